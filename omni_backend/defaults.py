@@ -1,0 +1,37 @@
+"""The one home of every default and limit of the engine side. Each says where it comes from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from omni_backend.types import MediaType, SamplingParams
+
+# The checkpoint's own recommendations, from the model's cookbooks and generation settings.
+INSTRUCT_SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.8, top_k=20)
+THINKING_SAMPLING: Final = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=8192)
+CAPTIONER_SAMPLING: Final = SamplingParams(temperature=0.6, top_p=0.95, top_k=20)
+
+# The talker's own settings, those of `Qwen3OmniMoeForConditionalGeneration.generate`.
+TALKER_TEMPERATURE: Final = 0.9
+TALKER_TOP_K: Final = 50
+TALKER_TOP_P: Final = 1.0
+TALKER_REPETITION_PENALTY: Final = 1.05
+TALKER_MAX_FRAMES: Final = 4096  # 5 min 27 s
+
+CONTEXT_TOKENS: Final = 32_768  # the length it was trained to; the config's 65,536 positions are room, not skill
+
+# Uploads. Generous for a demo, small enough that one visitor cannot fill the machine.
+FILE_BYTES: Final = 256 * 1024**2
+IMAGE_PIXELS: Final = 100_000_000  # twice the largest phone camera
+AUDIO_SECONDS: Final = 40 * 60.0  # what the model was trained to understand; 31,200 tokens at 13 a second
+VIDEO_SECONDS: Final = 10 * 60.0
+FILES_PER_MESSAGE: Final[dict[MediaType, int]] = {"image": 16, "audio": 8, "video": 4}
+
+# Reading of media by the model.
+SAMPLE_RATE_IN: Final = 16_000  # Hz, of the audio encoder
+VIDEO_FPS: Final = 2.0  # frames a second that the model was trained on, qwen-omni-utils' FPS
+VIDEO_CONTEXT_SHARE: Final = 0.5  # of the context that one film may take
+
+# Fetching of http(s) media.
+URL_TIMEOUT_SECONDS: Final = 30.0
+MEDIA_CACHE_BYTES: Final = 512 * 1024**2  # decoded media kept for later turns
