@@ -1,6 +1,6 @@
 """Every sentence that a person reads, in English and Chinese, from one catalogue.
 
-The sentences live in `locale/<language>.json`: key → text with `{named}` gaps.
+The sentences live in `locale/<language>/*.json`, a file for each area: key → text with `{named}` gaps.
 Code carries a `Phrase` (a key and its values) and renders it only at the edge, in the reader's language.
 """
 
@@ -42,5 +42,7 @@ def phrase(key: str, /, **values: str | int | float) -> Phrase:
 @cache
 def sentences(language: Language) -> dict[str, str]:
     """The whole catalogue of one language: key → text with `{named}` gaps."""
-    loaded: dict[str, str] = json.loads((_LOCALE / f"{language}.json").read_text(encoding="utf-8"))
-    return loaded
+    merged: dict[str, str] = {}
+    for file in sorted((_LOCALE / language).glob("*.json")):
+        merged |= json.loads(file.read_text(encoding="utf-8"))
+    return merged
