@@ -12,6 +12,7 @@ THINKING_SAMPLING: Final = SamplingParams(temperature=0.6, top_p=0.95, top_k=20,
 CAPTIONER_SAMPLING: Final = SamplingParams(temperature=0.6, top_p=0.95, top_k=20)
 
 # The talker's own settings, those of `Qwen3OmniMoeForConditionalGeneration.generate`.
+VOICE: Final = "ethan"
 TALKER_TEMPERATURE: Final = 0.9
 TALKER_TOP_K: Final = 50
 TALKER_TOP_P: Final = 1.0
@@ -30,6 +31,7 @@ FILES_PER_MESSAGE: Final[dict[MediaType, int]] = {"image": 16, "audio": 8, "vide
 # Reading of media by the model.
 SAMPLE_RATE_IN: Final = 16_000  # Hz, of the audio encoder
 VIDEO_FPS: Final = 2.0  # frames a second that the model was trained on, qwen-omni-utils' FPS
+VIDEO_MAX_FRAMES: Final = 768  # qwen-omni-utils' FPS_MAX_FRAMES
 VIDEO_CONTEXT_SHARE: Final = 0.5  # of the context that one film may take
 
 # Fetching of http(s) media.

@@ -1,0 +1,70 @@
+"""What a checkpoint folder says about itself, read without any engine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from omni_backend import defaults
+from omni_backend.catalogue import phrase
+from omni_backend.errors import BackendUnavailable
+from omni_backend.types import SamplingParams
+
+CheckpointKind = Literal["instruct", "thinking", "captioner"]
+
+MODEL_TYPE: Final = "qwen3_omni_moe"
+
+SAMPLING: Final[dict[CheckpointKind, SamplingParams]] = {
+    "instruct": defaults.INSTRUCT_SAMPLING,
+    "thinking": defaults.THINKING_SAMPLING,
+    "captioner": defaults.CAPTIONER_SAMPLING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A Qwen3-Omni checkpoint on disk."""
+
+    folder: Path
+    name: str
+    kind: CheckpointKind
+    has_talker: bool
+    """Whether it holds a talker and code2wav, so that it can speak."""
+    voices: tuple[str, ...]
+    """The talker's `speaker_id` table, in its own order but with `defaults.VOICE` first where it has it."""
+    context_tokens: int
+
+
+def read_checkpoint(folder: Path, name: str) -> Checkpoint:
+    """Reads `config.json` of a checkpoint folder; `name` is what the user called the checkpoint.
+
+    Raises BackendUnavailable when there is no readable config or it is another model's.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendUnavailable(phrase("load.no_config", name=name), detail=repr(error)) from error
+    if config.get("model_type") != MODEL_TYPE:
+        raise BackendUnavailable(
+            phrase("load.other_model", name=name, found=str(config.get("model_type")), wanted=MODEL_TYPE)
+        )
+    has_talker = bool(config.get("enable_audio_output", True)) and "talker_config" in config
+    speakers = list(config.get("talker_config", {}).get("speaker_id") or {}) if has_talker else []
+    positions = config.get("thinker_config", {}).get("text_config", {}).get("max_position_embeddings")
+    return Checkpoint(
+        folder=folder,
+        name=name,
+        kind=_kind(name, has_talker),
+        has_talker=has_talker,
+        voices=tuple(sorted(speakers, key=lambda voice: voice != defaults.VOICE)),
+        context_tokens=min(defaults.CONTEXT_TOKENS, positions or defaults.CONTEXT_TOKENS),
+    )
+
+
+def _kind(name: str, has_talker: bool) -> CheckpointKind:
+    """Thinking and Captioner checkpoints have the same config, so a talker or else the name decides."""
+    if "captioner" in name.lower():
+        return "captioner"
+    return "instruct" if has_talker and "thinking" not in name.lower() else "thinking"

@@ -1,0 +1,177 @@
+"""Loads a Qwen3-Omni checkpoint with stock Transformers classes and says how far it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from omni_backend import defaults
+from omni_backend.base import ReportProgress
+from omni_backend.catalogue import Phrase, phrase
+from omni_backend.checkpoint import Checkpoint, read_checkpoint
+from omni_backend.errors import OutOfMemory
+from omni_backend.hub import find_checkpoint, reporting_tqdm, short_name
+from omni_backend.media import FrameBudget
+from omni_backend.registry import BackendOptions
+from omni_backend.torchvision_ops import define_missing_ops
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_MIN_FLASH_CAPABILITY: Final = (8, 0)  # Ampere: flash-attn's own requirement
+
+
+@dataclass(slots=True, eq=False)
+class LoadedModel:
+    """A checkpoint in memory. `model` is a Qwen3OmniMoeForConditionalGeneration, `processor` its processor."""
+
+    checkpoint: Checkpoint
+    model: Any
+    processor: Any
+    can_speak: bool
+    attention: str
+    notices: tuple[Phrase, ...]
+    budget: FrameBudget
+    patch_size: int
+    eos_token_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prompt goes in: the device of the thinker's token embeddings."""
+        device: torch.device = self.model.thinker.get_input_embeddings().weight.device
+        return device
+
+
+def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
+    """Imports the engine and loads the checkpoint. Blocking. Raises BackendUnavailable or OutOfMemory."""
+    report(phrase("load.importing"), None)
+    define_missing_ops()
+    import torch
+    from transformers import Qwen3OmniMoeForConditionalGeneration, Qwen3OmniMoeProcessor
+
+    _set_threads(torch, speech=options.generate_audio)
+    checkpoint = read_checkpoint(find_checkpoint(options.checkpoint, report), short_name(options.checkpoint))
+    speak = options.generate_audio and checkpoint.has_talker
+    attention, notices = choose_attention(options.flash_attn2, _dtype(torch, checkpoint))
+    report(phrase("load.weights", name=checkpoint.name), 0.0)
+    try:
+        with _weights_progress(lambda fraction: report(phrase("load.weights", name=checkpoint.name), fraction)):
+            # Without speech the talker is never built, instead of being loaded and dropped.
+            model = Qwen3OmniMoeForConditionalGeneration.from_pretrained(
+                checkpoint.folder,
+                dtype="auto",
+                device_map="auto",
+                attn_implementation=attention,
+                enable_audio_output=speak,
+            ).eval()
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=repr(error)) from error
+    processor: Any = Qwen3OmniMoeProcessor.from_pretrained(checkpoint.folder)
+    if speak:
+        # The talker's position ids need the sound encoder's window, which its own config lacks.
+        model.talker.config.audio_config = model.thinker.config.audio_config
+    logger.info("loaded %s: attention %s, speech %s", checkpoint.name, attention, "on" if speak else "off")
+    return LoadedModel(
+        checkpoint=checkpoint,
+        model=model,
+        processor=processor,
+        can_speak=speak,
+        attention=attention,
+        notices=notices,
+        budget=frame_budget(processor, checkpoint.context_tokens),
+        patch_size=processor.image_processor.patch_size,
+        eos_token_ids=_eos_token_ids(model, processor),
+    )
+
+
+def choose_attention(flash_attn2: bool, dtype: torch.dtype) -> tuple[str, tuple[Phrase, ...]]:
+    """The attention implementation to load with, and why it is not FlashAttention 2 where that was asked for."""
+    if not flash_attn2:
+        return "sdpa", ()
+    import torch
+
+    reason: Phrase | None = None
+    if not torch.cuda.is_available():
+        reason = phrase("load.flash_no_gpu")
+    elif torch.cuda.get_device_capability() < _MIN_FLASH_CAPABILITY:
+        reason = phrase("load.flash_old_gpu", gpu=torch.cuda.get_device_name())
+    elif find_spec("flash_attn") is None:
+        reason = phrase("load.flash_not_installed", install="pip install flash-attn --no-build-isolation")
+    elif dtype not in (torch.float16, torch.bfloat16):
+        reason = phrase("load.flash_dtype", dtype=str(dtype).removeprefix("torch."))
+    if reason is None:
+        return "flash_attention_2", ()
+    logger.warning("%s", reason)
+    return "sdpa", (reason,)
+
+
+def frame_budget(processor: Any, context_tokens: int) -> FrameBudget:
+    """How large the frames of a film may be for this checkpoint.
+
+    The published range is qwen-omni-utils' 128 to 768 tokens a frame pair. A checkpoint whose own processor
+    allows less than that range's lower end was made for small frames: then its own range holds.
+    """
+    from qwen_omni_utils.v2_5 import vision_process as utils
+
+    video = processor.video_processor
+    factor = video.patch_size * video.merge_size
+    token = factor * factor
+    low, high = utils.VIDEO_MIN_TOKEN_NUM * token, utils.VIDEO_MAX_TOKEN_NUM * token
+    own_low, own_high = video.size["shortest_edge"], video.size["longest_edge"]
+    if own_high < low:
+        low, high = own_low, own_high
+    return FrameBudget(
+        factor=factor,
+        min_pixels=low,
+        max_pixels=high,
+        total_pixels=int(context_tokens * defaults.VIDEO_CONTEXT_SHARE) * token,
+    )
+
+
+def _eos_token_ids(model: Any, processor: Any) -> frozenset[int]:
+    """The checkpoint's own ends of answer; stock `generate` assumes the published vocabulary's."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(
+        token
+        for token in (*listed, model.config.im_end_token_id, processor.tokenizer.eos_token_id)
+        if isinstance(token, int)
+    )
+
+
+def _dtype(torch: Any, checkpoint: Checkpoint) -> torch.dtype:
+    from transformers import AutoConfig
+
+    dtype = AutoConfig.from_pretrained(checkpoint.folder).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _set_threads(torch: Any, *, speech: bool) -> None:
+    """On a CPU thinker and talker compute side by side: more threads than cores makes both many times slower."""
+    if "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // 2 if speech else cores - 1))
+
+
+@contextmanager
+def _weights_progress(tell: Callable[[float], None]) -> Iterator[None]:
+    """Hears the progress bars that Transformers shows while it loads weights."""
+    from transformers.utils import logging as transformers_logging
+
+    bar_class = reporting_tqdm(tell, unit="it")
+
+    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return bar_class(*args, **kwargs)
+
+    previous = transformers_logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(previous)
