@@ -1,0 +1,213 @@
+"""Probes and decodes images, sounds and films, once for each content; the engines get arrays.
+
+    loader = MediaLoader(limits, roots=(upload_folder,))
+    info = loader.probe(part)
+    film = loader.video(part, fps=2.0, budget=FrameBudget(32, 128 * 32**2, 768 * 32**2, 16_000 * 32**2))
+
+Blocking and safe to use from several threads. Bad input raises BadMedia and nothing else. Nothing is written to
+disk. Of a damaged sound or film what could be decoded is used, as players do, when it lasts 0.1 s or shows one
+frame; a damaged image is refused. This module does not know how many tokens anything costs.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni_backend import defaults
+from omni_backend.capabilities import Limits
+from omni_backend.media_cache import Cache
+from omni_backend.media_container import Decoding, look_at_container, measure, opened, streams
+from omni_backend.media_fetch import Fetcher
+from omni_backend.media_frames import FrameSampler, sample_count
+from omni_backend.media_image import load_image, look_at_image
+from omni_backend.media_sound import GRACE, SoundTrack
+from omni_backend.media_source import Source, Sources
+from omni_backend.media_values import FrameBudget, MediaInfo, Video, bad_media, seconds_text
+from omni_backend.types import MediaPart, MediaType
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+T = TypeVar("T")
+
+_LEAST_SECONDS: Final = 0.1  # of a damaged sound
+_URL_FRESH_SECONDS: Final = 600  # how long a fetched file is taken to be what its URL holds
+_INFO_BYTES: Final = 256  # what a MediaInfo takes in the cache, roughly
+
+__all__ = ["FrameBudget", "MediaInfo", "MediaLoader", "Video", "media_type"]
+
+
+class MediaLoader:
+    """Decodes the media of requests and keeps the results by content, so that a later turn decodes nothing.
+
+    `roots`: folders in which local files must lie; empty: anywhere. `fetcher`: how http(s) URLs are read.
+    `decodes` counts the images, sounds and films decoded so far.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),  # noqa: B008 - immutable in use
+        *,
+        roots: tuple[Path, ...] = (),
+        cache_bytes: int = defaults.MEDIA_CACHE_BYTES,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        self.decodes = 0
+        self._limits = limits
+        self._sources = Sources(limits.file_bytes, roots, fetcher or Fetcher())
+        self._cache = Cache(cache_bytes)
+        self._lock = threading.Lock()
+
+    def probe(self, part: MediaPart) -> MediaInfo:
+        """What the file of `part` is, whatever the part declares. Raises BadMedia, over-long media included."""
+        return self._look(self._find(part), part.type)
+
+    def image(self, part: MediaPart, patch_size: int = 16) -> Image.Image:
+        """The picture, RGB, upright, resized by the rule of qwen-omni-utils' `fetch_image`; the caller's own copy.
+
+        Of an animated GIF the first picture. Raises BadMedia.
+        """
+        source = self._find(part)
+        if self._look(source, part.type).type != "image" and not _is_gif(source):
+            raise bad_media("not_image", source.name)
+
+        def make() -> Image.Image:
+            return _resized_image(self._counted(load_image(source, self._limits.image_pixels)), source.name, patch_size)
+
+        kept = self._cache.get(("image", source.digest, patch_size), make, lambda image: 4 * image.width * image.height)
+        return kept.copy()
+
+    def audio(self, part: MediaPart) -> NDArray[np.float32]:
+        """The sound or the sound track of a film: mono, 16 kHz, zero-padded to a multiple of 160 samples; read-only.
+
+        Raises BadMedia, among others for a file without sound.
+        """
+        source = self._find(part)
+        info = self._look(source, "audio")
+        if info.type == "image":
+            raise bad_media("not_audio", source.name)
+        if not info.has_audio:
+            raise bad_media("no_sound", source.name)
+        return self._cache.get(
+            ("audio", source.digest), lambda: self._counted(self._decode_audio(source)), lambda sound: sound.nbytes
+        )
+
+    def video(self, part: MediaPart, *, fps: float, budget: FrameBudget) -> Video:
+        """The film, `fps` frames a second, resized to fit `budget`, and its sound. Raises BadMedia.
+
+        Frame k is the one shown at k / fps seconds after the film's start; see `sample_count` for how many.
+        """
+        source = self._find(part)
+        if self._look(source, "video").type != "video":
+            raise bad_media("not_video", source.name)
+        return self._cache.get(
+            ("video", source.digest, fps, budget),
+            lambda: self._counted(self._decode_video(source, fps, budget)),
+            lambda film: film.frames.nbytes + (0 if film.audio is None else film.audio.nbytes),
+        )
+
+    def _find(self, part: MediaPart) -> Source:
+        if not part.path.lower().startswith(("http://", "https://")):
+            return self._sources.find(part)
+        period = int(time.monotonic() // _URL_FRESH_SECONDS)
+        kept = self._cache.get(("url", part.path, period), lambda: self._sources.find(part), lambda s: s.size)
+        return replace(kept, name=part.label)
+
+    def _look(self, source: Source, kind: MediaType) -> MediaInfo:
+        """What `source` is; checked against the limits for its use as `kind`."""
+        longest = self._limits.audio_seconds if kind == "audio" else self._limits.video_seconds
+
+        def make() -> MediaInfo:
+            return _look(source, self._limits.image_pixels, doubt_above=longest)
+
+        info = self._cache.get(("info", source.digest), make, lambda _: _INFO_BYTES)
+        if info.type == "audio":
+            longest = self._limits.audio_seconds
+        if info.duration is not None and info.duration > longest * GRACE:
+            raise bad_media("too_long", source.name, found=seconds_text(info.duration), limit=seconds_text(longest))
+        return info
+
+    def _counted(self, value: T) -> T:
+        with self._lock:
+            self.decodes += 1
+        return value
+
+    def _decode_audio(self, source: Source) -> NDArray[np.float32]:
+        from av import AudioFrame
+
+        track = SoundTrack(source.name, None, self._limits.audio_seconds)
+        with opened(source) as container:
+            _, audio = streams(container, source, self._limits.image_pixels)
+            decoding = Decoding(container, audio)
+            for frame in decoding:
+                assert isinstance(frame, AudioFrame)
+                track.add(frame)
+        waveform = track.finish()
+        if decoding.damaged and track.seconds < _LEAST_SECONDS:
+            raise bad_media("broken", source.name)
+        if waveform.size == 0:
+            raise bad_media("no_sound", source.name)
+        return waveform
+
+    def _decode_video(self, source: Source, fps: float, budget: FrameBudget) -> Video:
+        from av import VideoFrame
+
+        max_pixels = self._limits.image_pixels
+        span = measure(source, max_pixels)
+        duration = span.end - span.start
+        count = sample_count(duration, fps)
+        sampler = FrameSampler(source.name, count, fps, budget, max_pixels)
+        track = SoundTrack(source.name, span.start, self._limits.video_seconds)
+        with opened(source) as container:
+            picture, audio = streams(container, source, max_pixels)
+            assert picture is not None
+            picture.thread_type = "AUTO"
+            for frame in Decoding(container, picture, audio):
+                if isinstance(frame, VideoFrame):
+                    sampler.add(frame, None if frame.time is None else frame.time - span.start)
+                else:
+                    track.add(frame)
+        frames, sound = sampler.finish(), track.finish()
+        if frames is None:
+            raise bad_media("broken", source.name)
+        return Video(frames, fps, sound if sound.size else None, duration)
+
+
+def media_type(path: str, name: str = "") -> MediaType:
+    """What the local file at `path` is, by content; `name` is what to call it.
+
+    Raises BadMedia: unknown, empty, broken, too many bytes or pixels.
+    """
+    limits = Limits()
+    source = Sources(limits.file_bytes, (), Fetcher()).find(MediaPart("image", str(Path(path).absolute()), name))
+    return _look(source, limits.image_pixels, doubt_above=math.inf).type
+
+
+def _look(source: Source, max_pixels: int, *, doubt_above: float) -> MediaInfo:
+    image = look_at_image(source, max_pixels)
+    return image or look_at_container(source, doubt_above=doubt_above, max_pixels=max_pixels)
+
+
+def _resized_image(image: Image.Image, name: str, patch_size: int) -> Image.Image:
+    from omni_backend.torchvision_ops import define_missing_ops
+
+    define_missing_ops()
+    from qwen_omni_utils.v2_5.vision_process import fetch_image  # type: ignore[import-untyped]
+
+    try:
+        return cast("Image.Image", fetch_image({"image": image}, image_patch_size=patch_size))
+    except ValueError as error:
+        raise bad_media("too_thin", name, width=image.width, height=image.height) from error
+
+
+def _is_gif(source: Source) -> bool:
+    with source.open() as file:
+        return file.read(4) == b"GIF8"
