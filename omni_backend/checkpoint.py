@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,6 +24,18 @@ SAMPLING: Final[dict[CheckpointKind, SamplingParams]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class TalkerParams:
+    """How codec frames are drawn. A checkpoint overrides them with `talker_…` keys in `generation_config.json`."""
+
+    do_sample: bool = True
+    temperature: float = defaults.TALKER_TEMPERATURE
+    top_k: int = defaults.TALKER_TOP_K
+    top_p: float = defaults.TALKER_TOP_P
+    repetition_penalty: float = defaults.TALKER_REPETITION_PENALTY
+    max_new_tokens: int = defaults.TALKER_MAX_FRAMES
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A Qwen3-Omni checkpoint on disk."""
 
@@ -35,6 +47,9 @@ class Checkpoint:
     voices: tuple[str, ...]
     """The talker's `speaker_id` table, in its own order but with `defaults.VOICE` first where it has it."""
     context_tokens: int
+    sampling: SamplingParams
+    """How its answers are drawn unless a request says otherwise."""
+    talker: TalkerParams
 
 
 def read_checkpoint(folder: Path, name: str) -> Checkpoint:
@@ -43,7 +58,8 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     Raises BackendUnavailable when there is no readable config or it is another model's.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _read_json(folder / "config.json")
+        generation = _read_json(folder / "generation_config.json", {})
     except (OSError, ValueError) as error:
         raise BackendUnavailable(phrase("load.no_config", name=name), detail=repr(error)) from error
     if config.get("model_type") != MODEL_TYPE:
@@ -53,14 +69,33 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     has_talker = bool(config.get("enable_audio_output", True)) and "talker_config" in config
     speakers = list(config.get("talker_config", {}).get("speaker_id") or {}) if has_talker else []
     positions = config.get("thinker_config", {}).get("text_config", {}).get("max_position_embeddings")
+    kind = _kind(name, has_talker)
     return Checkpoint(
         folder=folder,
         name=name,
-        kind=_kind(name, has_talker),
+        kind=kind,
         has_talker=has_talker,
         voices=tuple(sorted(speakers, key=lambda voice: voice != defaults.VOICE)),
         context_tokens=min(defaults.CONTEXT_TOKENS, positions or defaults.CONTEXT_TOKENS),
+        sampling=_sampling(kind, generation),
+        talker=TalkerParams(
+            **{f.name: generation[f"talker_{f.name}"] for f in fields(TalkerParams) if f"talker_{f.name}" in generation}
+        ),
     )
+
+
+def _read_json(file: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    if default is not None and not file.exists():
+        return default
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _sampling(kind: CheckpointKind, generation: dict[str, Any]) -> SamplingParams:
+    """The published settings of its kind, unless the checkpoint's `generation_config.json` says otherwise."""
+    known = ("temperature", "top_p", "top_k", "repetition_penalty")
+    chosen = replace(SAMPLING[kind], **{key: generation[key] for key in known if generation.get(key) is not None})
+    return replace(chosen, temperature=0.0) if generation.get("do_sample") is False else chosen
 
 
 def _kind(name: str, has_talker: bool) -> CheckpointKind:

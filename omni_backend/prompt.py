@@ -68,7 +68,7 @@ def build_prompt(request: ChatRequest, media: MediaLoader, budget: FrameBudget, 
         prompt.chat.append({"role": message.role, "content": content})
     if request.use_audio_in_video:
         last = [part for part in request.messages[-1].content if isinstance(part, MediaPart)]
-        prompt.notices.extend(Notice(phrase("media.silent_film", name=part.label)) for part in last if part in silent)
+        prompt.notices.extend(Notice(phrase("prompt.silent_film", name=part.label)) for part in last if part in silent)
     return prompt
 
 

@@ -1,0 +1,117 @@
+"""The Transformers engine: stock Qwen3-Omni classes, text token by token, speech while the text is being written.
+
+Blocking work runs in threads. Media is decoded outside the engine's turn, so that one user's upload does not hold up
+another's answer; the model itself serves one request at a time, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from omni_backend.base import Backend, ReportProgress
+from omni_backend.capabilities import Capabilities, Limits
+from omni_backend.catalogue import phrase
+from omni_backend.media import MediaLoader
+from omni_backend.registry import BackendOptions
+from omni_backend.types import ChatRequest, StreamEvent
+
+if TYPE_CHECKING:
+    from omni_backend.transformers_loader import LoadedModel
+
+_END: Final = object()
+
+
+def create(options: BackendOptions) -> Backend:
+    """The registry's factory."""
+    return TransformersBackend(options)
+
+
+class TransformersBackend(Backend):
+    """One checkpoint in this process."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni-engine")
+        self._running: set[threading.Event] = set()
+        self._loaded: LoadedModel | None = None
+        self._media = MediaLoader(roots=options.upload_roots)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in memory, for comparisons beside stock. Only once the backend is ready."""
+        assert self._loaded is not None
+        return self._loaded
+
+    def _load(self, report: ReportProgress) -> Capabilities:
+        from omni_backend.transformers_loader import load_model
+
+        self._loaded = loaded = load_model(self._options, report)
+        checkpoint = loaded.checkpoint
+        captioner = checkpoint.kind == "captioner"
+        limits = Limits(context_tokens=checkpoint.context_tokens)
+        self._media = MediaLoader(limits, roots=self._options.upload_roots)
+        no_speech = phrase("load.talker_off" if checkpoint.has_talker else "load.talker_missing")
+        only_audio = phrase("request.only_audio")
+        return Capabilities(
+            model=checkpoint.name,
+            engine=_describe(loaded),
+            inputs=frozenset({"audio"} if captioner else {"image", "audio", "video"}),
+            missing_inputs={"image": only_audio, "video": only_audio} if captioner else {},
+            outputs=frozenset({"text", "audio"} if loaded.can_speak else {"text"}),
+            missing_outputs={} if loaded.can_speak else {"audio": no_speech},
+            notices=loaded.notices,
+            voices=checkpoint.voices if loaded.can_speak else (),
+            reasoning=checkpoint.kind == "thinking",
+            text_prompts=not captioner,
+            limits=limits,
+            default_sampling=checkpoint.sampling,
+        )
+
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        from omni_backend.transformers_answer import Answer
+
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        cancelled = threading.Event()
+
+        def emit(event: object) -> None:
+            try:
+                loop.call_soon_threadsafe(events.put_nowait, event)
+            except RuntimeError:  # the loop is gone, and with it whoever listened
+                cancelled.set()
+
+        self._running.add(cancelled)
+        work: Future[None] | None = None
+        try:
+            answer = Answer(self.loaded, request, emit, cancelled)
+            await asyncio.to_thread(answer.prepare, self._media)
+            work = self._engine.submit(answer.run)
+            work.add_done_callback(lambda _: emit(_END))
+            while (event := await events.get()) is not _END:
+                yield event
+            work.result()
+        finally:
+            cancelled.set()
+            self._running.discard(cancelled)
+            if work is not None and not work.cancel():
+                # The engine is free once its thread has seen the event, a token or a frame later.
+                await asyncio.wait([asyncio.wrap_future(work)])
+
+    def _unload(self) -> None:
+        for cancelled in tuple(self._running):
+            cancelled.set()
+        self._engine.shutdown(wait=True, cancel_futures=True)
+        self._loaded = None
+
+
+def _describe(loaded: LoadedModel) -> str:
+    """Engine, attention, weights' type and device in one line."""
+    import transformers
+
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    return f"Transformers {transformers.__version__}, {loaded.attention}, {dtype}, {loaded.device}"
