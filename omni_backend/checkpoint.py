@@ -47,6 +47,8 @@ class Checkpoint:
     voices: tuple[str, ...]
     """The talker's `speaker_id` table, in its own order but with `defaults.VOICE` first where it has it."""
     context_tokens: int
+    dtype: str
+    """Of its weights as stored: "bfloat16", "float16" or "float32"."""
     sampling: SamplingParams
     """How its answers are drawn unless a request says otherwise."""
     talker: TalkerParams
@@ -77,6 +79,7 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
         has_talker=has_talker,
         voices=tuple(sorted(speakers, key=lambda voice: voice != defaults.VOICE)),
         context_tokens=min(defaults.CONTEXT_TOKENS, positions or defaults.CONTEXT_TOKENS),
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
         sampling=_sampling(kind, generation),
         talker=TalkerParams(
             **{f.name: generation[f"talker_{f.name}"] for f in fields(TalkerParams) if f"talker_{f.name}" in generation}

@@ -47,10 +47,10 @@ def short_name(checkpoint: str) -> str:
 
 def reporting_tqdm(tell: Callable[[float], None], *, unit: str) -> Any:
     """A tqdm class that also tells how far (0 to 1) those of its bars are that count in `unit`."""
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-    class ReportingTqdm(tqdm):  # type: ignore[type-arg]
-        def update(self, n: float | None = 1) -> bool | None:
+    class ReportingTqdm(tqdm):  # type: ignore[misc]
+        def update(self, n: float | None = 1) -> Any:
             drawn = super().update(n)
             if self.unit == unit and self.total:
                 tell(min(1.0, self.n / self.total))

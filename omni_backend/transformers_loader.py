@@ -59,7 +59,7 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     _set_threads(torch, speech=options.generate_audio)
     checkpoint = read_checkpoint(find_checkpoint(options.checkpoint, report), short_name(options.checkpoint))
     speak = options.generate_audio and checkpoint.has_talker
-    attention, notices = choose_attention(options.flash_attn2, _dtype(torch, checkpoint))
+    attention, notices = choose_attention(options.flash_attn2, checkpoint.dtype)
     report(phrase("load.weights", name=checkpoint.name), 0.0)
     try:
         with _weights_progress(lambda fraction: report(phrase("load.weights", name=checkpoint.name), fraction)):
@@ -94,7 +94,7 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     )
 
 
-def choose_attention(flash_attn2: bool, dtype: torch.dtype) -> tuple[str, tuple[Phrase, ...]]:
+def choose_attention(flash_attn2: bool, dtype: str) -> tuple[str, tuple[Phrase, ...]]:
     """The attention implementation to load with, and why it is not FlashAttention 2 where that was asked for."""
     if not flash_attn2:
         return "sdpa", ()
@@ -107,8 +107,8 @@ def choose_attention(flash_attn2: bool, dtype: torch.dtype) -> tuple[str, tuple[
         reason = phrase("load.flash_old_gpu", gpu=torch.cuda.get_device_name())
     elif find_spec("flash_attn") is None:
         reason = phrase("load.flash_not_installed", install="pip install flash-attn --no-build-isolation")
-    elif dtype not in (torch.float16, torch.bfloat16):
-        reason = phrase("load.flash_dtype", dtype=str(dtype).removeprefix("torch."))
+    elif dtype not in ("float16", "bfloat16"):
+        reason = phrase("load.flash_dtype", dtype=dtype)
     if reason is None:
         return "flash_attention_2", ()
     logger.warning("%s", reason)
@@ -121,7 +121,7 @@ def frame_budget(processor: Any, context_tokens: int) -> FrameBudget:
     The published range is qwen-omni-utils' 128 to 768 tokens a frame pair. A checkpoint whose own processor
     allows less than that range's lower end was made for small frames: then its own range holds.
     """
-    from qwen_omni_utils.v2_5 import vision_process as utils
+    from qwen_omni_utils.v2_5 import vision_process as utils  # type: ignore[import-untyped]
 
     video = processor.video_processor
     factor = video.patch_size * video.merge_size
@@ -147,13 +147,6 @@ def _eos_token_ids(model: Any, processor: Any) -> frozenset[int]:
         for token in (*listed, model.config.im_end_token_id, processor.tokenizer.eos_token_id)
         if isinstance(token, int)
     )
-
-
-def _dtype(torch: Any, checkpoint: Checkpoint) -> torch.dtype:
-    from transformers import AutoConfig
-
-    dtype = AutoConfig.from_pretrained(checkpoint.folder).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def _set_threads(torch: Any, *, speech: bool) -> None:

@@ -241,7 +241,7 @@ class Talker:
         head = self._answer_head(ids, states.embeddings, first)
         head_ids = torch.full((1, head.shape[1]), config.tts_pad_token_id, dtype=torch.long, device=talker.device)
         embeds = torch.cat([embedded[user.to(embedded.device)][None], head], dim=1)
-        placement = {
+        placement: dict[str, torch.Tensor] = {
             key: inputs[key] for key in ("image_grid_thw", "video_grid_thw", "video_second_per_grid") if key in inputs
         }
         if "feature_attention_mask" in inputs:

@@ -9,18 +9,14 @@ from typing import Any
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
-from transformers.generation import (
-    BaseStreamer,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation.streamers import BaseStreamer
 
 from omni_backend.reasoning import THINK_START, ReasoningSplitter
 from omni_backend.types import ReasoningDelta, SamplingParams, TextDelta
 
 
-class StopOnEvent(StoppingCriteria):  # type: ignore[misc]
+class StopOnEvent(StoppingCriteria):
     """Ends `generate` after the current token or frame once the event is set."""
 
     def __init__(self, event: threading.Event) -> None:
@@ -30,7 +26,7 @@ class StopOnEvent(StoppingCriteria):  # type: ignore[misc]
         return torch.full((input_ids.shape[0],), self._event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
-class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
+class GumbelNoise(LogitsProcessor):
     """Turns greedy decoding into sampling with a random generator of its own.
 
     The largest of logits plus Gumbel noise is distributed as softmax(logits) (Gumbel-max). Stock sampling draws
@@ -45,7 +41,7 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
         return scores - torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
 
 
-class TokenStreamer(BaseStreamer):  # type: ignore[misc]
+class TokenStreamer(BaseStreamer):
     """Hands over each new token id as `generate` draws it; the prompt, which comes first, is left out."""
 
     def __init__(self, on_token: Callable[[int], None]) -> None:
