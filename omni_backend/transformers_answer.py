@@ -50,6 +50,11 @@ class Answer:
         self._talker: Talker | None = None
 
     @property
+    def inputs(self) -> Any:
+        """What the processor made of the conversation: a BatchFeature, batch 1."""
+        return self._inputs
+
+    @property
     def tokens(self) -> list[int]:
         """The ids that the thinker wrote so far."""
         return self._tokens
@@ -172,7 +177,7 @@ def processor_kwargs(prompt: Prompt, processor: Any) -> dict[str, Any]:
     if prompt.audios:
         kwargs["audio"] = prompt.audios
     if prompt.videos:
-        kwargs["videos"] = [torch.from_numpy(video.frames) for video in prompt.videos]
+        kwargs["videos"] = [torch.tensor(video.frames) for video in prompt.videos]
         kwargs["videos_kwargs"] = {"do_resize": False, "do_sample_frames": False, "fps": prompt.fps}
     if prompt.use_audio_in_video:
         if hasattr(type(processor), "load_audio_from_video"):
