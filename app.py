@@ -1,0 +1,34 @@
+"""The chat page. `python app.py --help` lists the options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omni_backend import Backend, BackendOptions, create_backend
+from omni_ui.cli import parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, makes the engine, serves the page until it is told to end; the exit status."""
+    settings = parse(argv)
+
+    def make_backend(upload_roots: tuple[Path, ...]) -> Backend:
+        return create_backend(
+            settings.backend,
+            BackendOptions(
+                checkpoint=settings.checkpoint,
+                generate_audio=settings.generate_audio,
+                flash_attn2=settings.flash_attn2,
+                upload_roots=upload_roots,
+            ),
+        )
+
+    from omni_ui.server import serve  # gradio takes seconds to import: a wrong option is told before
+
+    return serve(make_backend, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Starts and ends the app: the page first, the engine behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from omni_backend import Backend, BackendError, Limits, phrase
+from omni_ui.cli import Settings, console_language
+from omni_ui.examples import load_examples
+from omni_ui.language import translations
+from omni_ui.page import build_demo, example_texts, head, style, theme
+from omni_ui.sessions import SessionStore
+from omni_ui.speech import SpeechDesk
+
+QUEUE_SIZE: Final = 64
+CLOSE_SECONDS: Final = 1.0
+"""How long closing waits for open connections, and then for the engine."""
+
+MakeBackend = Callable[[tuple[Path, ...]], Backend]
+"""Takes the folders in which uploaded files lie, gives the engine, not yet started."""
+
+
+class App:
+    """The running app: a server with the page, and the engine that loads behind it."""
+
+    def __init__(self, make_backend: MakeBackend, settings: Settings) -> None:
+        """Opens the port and begins to load. Raises BackendError (no such engine) and OSError (port taken)."""
+        self._work = tempfile.TemporaryDirectory(prefix="omni-", ignore_cleanup_errors=True)
+        # Gradio has no other way to be told where uploads go.
+        self._gradio_folder = os.environ.get("GRADIO_TEMP_DIR")
+        root = Path(self._work.name).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(root)
+        try:
+            self.backend = make_backend((root,))
+            self.sessions = SessionStore(root / "sessions")
+            self._launch(settings, root)
+        except BaseException:
+            self._tidy()
+            raise
+        self.backend.start()  # only now: importing torch would keep the page from answering
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return str(self._demo.local_url)
+
+    def close(self) -> None:
+        """Ends all answers, the server and the engine, within about two seconds."""
+        self.sessions.close()
+        engine = threading.Thread(target=self.backend.close, name="omni-close", daemon=True)
+        engine.start()
+        self._demo.close(verbose=False)
+        engine.join(CLOSE_SECONDS)
+        self._tidy()
+
+    def _launch(self, settings: Settings, root: Path) -> None:
+        desk = SpeechDesk()
+        examples = load_examples() if settings.embedded else ()
+        self._demo = build_demo(
+            self.backend, self.sessions, desk, embedded=settings.embedded, examples=examples, files=root / "examples"
+        )
+        self._demo.queue(max_size=QUEUE_SIZE, api_open=True, default_concurrency_limit=None)
+        self._demo.launch(
+            server_name=settings.server_name,
+            server_port=settings.server_port,
+            share=settings.share,
+            inbrowser=settings.inbrowser,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            footer_links=["api"],
+            max_file_size=Limits().file_bytes,
+            app_kwargs={"routes": [desk.route()]},
+            i18n=translations(example_texts(examples)),
+            theme=theme(),
+            css_paths=style(),
+            head=head(),
+        )
+        if self._demo.server is not None:
+            self._demo.server.config.timeout_graceful_shutdown = int(CLOSE_SECONDS)
+
+    def _tidy(self) -> None:
+        if self._gradio_folder is None:
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = self._gradio_folder
+        self._work.cleanup()
+
+
+def serve(make_backend: MakeBackend, settings: Settings) -> int:
+    """Runs the app until Ctrl+C or SIGTERM; the process's exit status."""
+    language = console_language(os.environ)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        app = App(make_backend, settings)
+    except BackendError as problem:
+        print(problem.text(language), file=sys.stderr)
+        return 1
+    except OSError:
+        taken = phrase("cli.port_taken", name=settings.server_name, port=settings.server_port)
+        print(taken.text(language), file=sys.stderr)
+        return 1
+    print(phrase("cli.started", url=app.url).text(language), flush=True)
+    stop.wait()
+    print(phrase("cli.closing").text(language), flush=True)
+    app.close()
+    return 0
+
+
+__all__ = ["App", "MakeBackend", "serve"]
