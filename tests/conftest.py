@@ -1,0 +1,29 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_checkpoints import TINY_CHECKPOINT, Shape, make_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Path:
+    """The folder of the embedded checkpoint."""
+    return TINY_CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Shape], Path]:
+    """The folder of a checkpoint of a given shape with random weights; made once for the session."""
+    made: dict[Shape, Path] = {}
+
+    def checkpoint(shape: Shape) -> Path:
+        if shape not in made:
+            made[shape] = make_checkpoint(tmp_path_factory.mktemp("checkpoint"), shape)
+        return made[shape]
+
+    return checkpoint
