@@ -11,9 +11,11 @@ frame; a damaged image is refused. This module does not know how many tokens any
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 
 from omni_backend import defaults
 from omni_backend.capabilities import Limits
+from omni_backend.errors import BadMedia
 from omni_backend.media_cache import Cache
 from omni_backend.media_container import Decoding, look_at_container, measure, opened, streams
 from omni_backend.media_fetch import Fetcher
@@ -36,8 +39,11 @@ from omni_backend.types import MediaPart, MediaType
 if TYPE_CHECKING:
     from PIL import Image
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+MAX_RATIO: Final = 200  # of the sides of a picture; MAX_RATIO of qwen-omni-utils
 _LEAST_SECONDS: Final = 0.1  # of a damaged sound
 _URL_FRESH_SECONDS: Final = 600  # how long a fetched file is taken to be what its URL holds
 _INFO_BYTES: Final = 256  # what a MediaInfo takes in the cache, roughly
@@ -79,10 +85,11 @@ class MediaLoader:
         if self._look(source, part.type).type != "image" and not _is_gif(source):
             raise bad_media("not_image", source.name)
 
-        def make() -> Image.Image:
-            return _resized_image(self._counted(load_image(source, self._limits.image_pixels)), source.name, patch_size)
-
-        kept = self._cache.get(("image", source.digest, patch_size), make, lambda image: 4 * image.width * image.height)
+        kept = self._cache.get(
+            ("image", source.digest, patch_size),
+            lambda: self._counted(source, lambda: self._decode_image(source, patch_size)),
+            lambda image: 4 * image.width * image.height,
+        )
         return kept.copy()
 
     def audio(self, part: MediaPart) -> NDArray[np.float32]:
@@ -97,7 +104,9 @@ class MediaLoader:
         if not info.has_audio:
             raise bad_media("no_sound", source.name)
         return self._cache.get(
-            ("audio", source.digest), lambda: self._counted(self._decode_audio(source)), lambda sound: sound.nbytes
+            ("audio", source.digest),
+            lambda: self._counted(source, lambda: self._decode_audio(source)),
+            lambda sound: sound.nbytes,
         )
 
     def video(self, part: MediaPart, *, fps: float, budget: FrameBudget) -> Video:
@@ -110,7 +119,7 @@ class MediaLoader:
             raise bad_media("not_video", source.name)
         return self._cache.get(
             ("video", source.digest, fps, budget),
-            lambda: self._counted(self._decode_video(source, fps, budget)),
+            lambda: self._counted(source, lambda: self._decode_video(source, fps, budget)),
             lambda film: film.frames.nbytes + (0 if film.audio is None else film.audio.nbytes),
         )
 
@@ -126,19 +135,28 @@ class MediaLoader:
         longest = self._limits.audio_seconds if kind == "audio" else self._limits.video_seconds
 
         def make() -> MediaInfo:
-            return _look(source, self._limits.image_pixels, doubt_above=longest)
+            return _safely(source, lambda: _look(source, self._limits.image_pixels, doubt_above=longest))
 
         info = self._cache.get(("info", source.digest), make, lambda _: _INFO_BYTES)
         if info.type == "audio":
             longest = self._limits.audio_seconds
-        if info.duration is not None and info.duration > longest * GRACE:
-            raise bad_media("too_long", source.name, found=seconds_text(info.duration), limit=seconds_text(longest))
+        if info.duration is not None:
+            _check_length(source, info.duration, longest)
         return info
 
-    def _counted(self, value: T) -> T:
+    def _counted(self, source: Source, decode: Callable[[], T]) -> T:
         with self._lock:
             self.decodes += 1
-        return value
+        return _safely(source, decode)
+
+    def _decode_image(self, source: Source, patch_size: int) -> Image.Image:
+        from omni_backend.torchvision_ops import define_missing_ops
+
+        define_missing_ops()
+        from qwen_omni_utils.v2_5.vision_process import fetch_image  # type: ignore[import-untyped]
+
+        image = load_image(source, self._limits.image_pixels)
+        return cast("Image.Image", fetch_image({"image": image}, image_patch_size=patch_size))
 
     def _decode_audio(self, source: Source) -> NDArray[np.float32]:
         from av import AudioFrame
@@ -163,6 +181,7 @@ class MediaLoader:
         max_pixels = self._limits.image_pixels
         span = measure(source, max_pixels)
         duration = span.end - span.start
+        _check_length(source, duration, self._limits.video_seconds)
         count = sample_count(duration, fps)
         sampler = FrameSampler(source.name, count, fps, budget, max_pixels)
         track = SoundTrack(source.name, span.start, self._limits.video_seconds)
@@ -188,24 +207,32 @@ def media_type(path: str, name: str = "") -> MediaType:
     """
     limits = Limits()
     source = Sources(limits.file_bytes, (), Fetcher()).find(MediaPart("image", str(Path(path).absolute()), name))
-    return _look(source, limits.image_pixels, doubt_above=math.inf).type
+    return _safely(source, lambda: _look(source, limits.image_pixels, doubt_above=math.inf)).type
+
+
+def _check_length(source: Source, seconds: float, longest: float) -> None:
+    if seconds > longest * GRACE:
+        raise bad_media("too_long", source.name, found=seconds_text(seconds), limit=seconds_text(longest))
 
 
 def _look(source: Source, max_pixels: int, *, doubt_above: float) -> MediaInfo:
-    image = look_at_image(source, max_pixels)
-    return image or look_at_container(source, doubt_above=doubt_above, max_pixels=max_pixels)
+    info = look_at_image(source, max_pixels)
+    if info is None:
+        info = look_at_container(source, doubt_above=doubt_above, max_pixels=max_pixels)
+    if info.size is not None and max(info.size) > MAX_RATIO * min(info.size):
+        raise bad_media("too_thin", source.name, width=info.size[0], height=info.size[1], limit=MAX_RATIO)
+    return info
 
 
-def _resized_image(image: Image.Image, name: str, patch_size: int) -> Image.Image:
-    from omni_backend.torchvision_ops import define_missing_ops
-
-    define_missing_ops()
-    from qwen_omni_utils.v2_5.vision_process import fetch_image  # type: ignore[import-untyped]
-
+def _safely(source: Source, read: Callable[[], T]) -> T:
+    """What `read` gives. Decoders meet damage with exceptions of all kinds; here they become BadMedia."""
     try:
-        return cast("Image.Image", fetch_image({"image": image}, image_patch_size=patch_size))
-    except ValueError as error:
-        raise bad_media("too_thin", name, width=image.width, height=image.height) from error
+        return read()
+    except (BadMedia, ImportError):
+        raise
+    except Exception as error:
+        logger.warning("%s could not be read", source.name, exc_info=True)
+        raise bad_media("broken", source.name, detail=repr(error)) from error
 
 
 def _is_gif(source: Source) -> bool:

@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -35,7 +36,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 class Fetcher:
     """Fetches within `timeout` seconds in all, following at most `redirects` redirects.
 
-    `allow_private` also lets it reach addresses that are not public: for tests and closed networks only.
+    `allowed` says of a numeric address whether it may be reached; anything but the default is for tests and
+    closed networks.
     """
 
     def __init__(
@@ -43,11 +45,11 @@ class Fetcher:
         *,
         timeout: float = defaults.URL_TIMEOUT_SECONDS,
         redirects: int = 5,
-        allow_private: bool = False,
+        allowed: Callable[[str], bool] | None = None,
     ) -> None:
         self._timeout = timeout
         self._redirects = redirects
-        self._allow_private = allow_private
+        self._allowed = allowed or is_public
 
     def fetch(self, url: str, name: str, max_bytes: int) -> bytes:
         """What `url` holds. Raises BadMedia: not reachable, not allowed, too slow, more than `max_bytes`."""
@@ -104,7 +106,7 @@ class Fetcher:
 
     def _open_socket(self, host: str, port: int, name: str, deadline: _Deadline) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        if not self._allow_private and not all(is_public(str(entry[4][0])) for entry in found):
+        if not all(self._allowed(str(entry[4][0])) for entry in found):
             raise bad_media("url_private", name)
         failure: OSError = OSError("no address")
         for family, kind, protocol, _, address in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def sample_count(duration: float, fps: float) -> int:
 def frame_size(height: int, width: int, count: int, budget: FrameBudget) -> tuple[int, int]:
     """Height and width of each of `count` frames, by the rule of qwen-omni-utils' `fetch_video`.
 
-    Raises ValueError for pictures more than 200 times as long as wide.
+    Raises ValueError for pictures that are much longer than wide, or wider than long.
     """
     from omni_backend.torchvision_ops import define_missing_ops
 
@@ -62,19 +62,20 @@ class FrameSampler:
         self._frames: NDArray[np.uint8] | None = None
         self._filled = 0
         self._shown: VideoFrame | None = None
+        self._turn: _Turn | None = None
         self._time = -math.inf
 
     def add(self, frame: VideoFrame, time: float | None) -> None:
         """The next frame, shown from `time` seconds after the film's start (None: unknown, takes the next place).
 
-        Raises BadMedia when it is huge or thin.
+        Raises BadMedia when it is huge.
         """
         if frame.width * frame.height > self._max_pixels:
             raise bad_media("too_big_image", self._name, width=frame.width, height=frame.height, limit=self._max_pixels)
         if time is None:
             time = self._filled / self._fps if self._shown else 0.0
         self._time = max(time, self._time)  # a clock that jumps back is taken to stand still
-        self._fill_before(self._time, self._shown or frame)
+        self._fill_before(self._time, frame if self._shown is None else self._shown)
         self._shown = frame
 
     def finish(self) -> NDArray[np.uint8] | None:
@@ -93,55 +94,58 @@ class FrameSampler:
             self._filled += 1
         if self._filled == first:
             return
-        picture = upright(frame)
+        if self._turn is None:
+            self._turn = _turn(frame)
+        picture = _pixels(frame, self._turn)
         if self._frames is None:
-            height, width = self._size(picture.shape[0], picture.shape[1])
+            height, width = frame_size(picture.shape[0], picture.shape[1], self._count, self._budget)
             self._frames = np.empty((self._count, 3, height, width), dtype=np.uint8)
         self._frames[first : self._filled] = _resized(picture, self._frames.shape[2], self._frames.shape[3])
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
-        try:
-            return frame_size(height, width, self._count, self._budget)
-        except ValueError as error:
-            raise bad_media("too_thin", self._name, width=width, height=height) from error
+
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Width and height of the frame as it is meant to be seen."""
+    return (frame.height, frame.width) if _turn(frame).swapped else (frame.width, frame.height)
 
 
-def upright(frame: VideoFrame) -> NDArray[np.uint8]:
-    """The pixels as they are meant to be seen: turned, RGB, transparent parts on white; shape (height, width, 3)."""
+class _Turn(NamedTuple):
+    """How to turn the stored pixels upright: swap the axes, then mirror left and right, then top and bottom."""
+
+    swapped: bool = False
+    mirrored: bool = False
+    flipped: bool = False
+
+
+def _turn(frame: VideoFrame) -> _Turn:
+    """From the display matrix that phones write: (x, y) → (a·x + c·y, b·x + d·y), nine int32 a b u c d v x y w.
+
+    Quarter turns and mirrorings only; others do not occur. It is asked once for each film: a frame whose side
+    data was looked at sits in a reference cycle and would keep its pixels until the next garbage collection.
+    """
+    matrix = cast(Mapping[str, Any], frame.side_data).get("DISPLAYMATRIX")
+    if matrix is None:
+        return _Turn()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5]
+    if abs(b) > abs(a):
+        return _Turn(True, bool(c < 0), bool(b < 0))
+    return _Turn(False, bool(a < 0), bool(d < 0))
+
+
+def _pixels(frame: VideoFrame, turn: _Turn) -> NDArray[np.uint8]:
+    """The pixels as they are meant to be seen: upright, RGB, transparent parts on white; (height, width, 3)."""
     if any(component.is_alpha for component in frame.format.components):
         rgba = cast(NDArray[np.uint8], frame.to_ndarray(format="rgba"))
         alpha = rgba[..., 3:].astype(np.uint16)
         picture = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     else:
         picture = cast(NDArray[np.uint8], frame.to_ndarray(format="rgb24"))
-    swapped, mirrored, flipped = _turn(frame)
-    if swapped:
+    if turn.swapped:
         picture = picture.transpose(1, 0, 2)
-    if mirrored:
+    if turn.mirrored:
         picture = picture[:, ::-1]
-    if flipped:
+    if turn.flipped:
         picture = picture[::-1]
     return np.ascontiguousarray(picture)
-
-
-def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height of the frame as it is meant to be seen."""
-    return (frame.height, frame.width) if _turn(frame)[0] else (frame.width, frame.height)
-
-
-def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """Whether to swap the axes, then mirror left and right, then flip top and bottom.
-
-    From the display matrix that phones write: (x, y) → (a·x + c·y, b·x + d·y), nine int32 a b u c d v x y w.
-    Quarter turns and mirrorings only; others do not occur.
-    """
-    matrix = cast(Mapping[str, Any], frame.side_data).get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5]
-    if abs(b) > abs(a):
-        return True, bool(c < 0), bool(b < 0)
-    return False, bool(a < 0), bool(d < 0)
 
 
 def _resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -34,11 +34,10 @@ def look_at_image(source: Source, max_pixels: int) -> MediaInfo | None:
             try:
                 if image.format == "GIF" and getattr(image, "is_animated", False):
                     return None
-                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             except Exception as error:  # Pillow's readers raise whatever their parsers meet
                 raise bad_media("broken", source.name, detail=repr(error)) from error
             width, height = image.size
-            return MediaInfo("image", None, False, (height, width) if turned else (width, height))
+            return MediaInfo("image", None, False, (height, width) if _orientation(image) >= 5 else (width, height))
 
 
 def load_image(source: Source, max_pixels: int) -> Image.Image:
@@ -46,8 +45,17 @@ def load_image(source: Source, max_pixels: int) -> Image.Image:
 
     Raises BadMedia: no image, broken, truncated, more than `max_pixels` pixels.
     """
-    from PIL import ImageOps
+    from PIL.Image import Transpose
 
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
     with source.open() as file:
         image = _open(file, source, max_pixels)
         if image is None:
@@ -55,7 +63,8 @@ def load_image(source: Source, max_pixels: int) -> Image.Image:
         with image:
             try:
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+                turn = turns.get(_orientation(image))
+                return _rgb(image if turn is None else image.transpose(turn))
             except Exception as error:
                 raise bad_media("broken", source.name, detail=repr(error)) from error
 
@@ -70,13 +79,13 @@ def _open(file: IO[bytes], source: Source, max_pixels: int) -> Image.Image | Non
     with _lock:
         Image.init()
         formats = [name for name in _FORMATS if name in Image.OPEN]
-        if heif:
-            if not _register_heif():
-                raise bad_media("heic", source.name)
-            formats = ["HEIF", *formats]
+        if heif and _register_heif():
+            formats.append("HEIF")
     try:
         image = Image.open(file, formats=formats)
     except UnidentifiedImageError:
+        if heif:
+            raise bad_media("broken" if "HEIF" in formats else "heic", source.name) from None
         return None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise bad_media("too_many_pixels", source.name, limit=max_pixels) from error
@@ -87,6 +96,14 @@ def _open(file: IO[bytes], source: Source, max_pixels: int) -> Image.Image | Non
         image.close()
         raise bad_media("too_big_image", source.name, width=width, height=height, limit=max_pixels)
     return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 (upright) when there is none. From 5 on width and height are swapped."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a photo with damaged notes is still a photo
+        return 1
 
 
 def _register_heif() -> bool:
