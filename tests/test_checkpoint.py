@@ -218,4 +218,4 @@ def pixels_or_samples(file: Path) -> NDArray[np.float32]:
     if not is_image(file):
         return read_sound(file)
     with Image.open(file) as image:
-        return np.asarray(image, np.float32) / 255
+        return (np.asarray(image) / 255).astype(np.float32)
