@@ -108,7 +108,7 @@ class Chat:
         """Shows the growing answer until it ends; ends it when nobody looks any more."""
         session = self._sessions.get(id)
         if session is None or session.turn is None or session.turn.ended:
-            yield {}
+            yield self._nothing()
             return
         parts, language = self._parts, language_of(request)
         shown: tuple[Any, ...] = ()
@@ -123,11 +123,11 @@ class Chat:
         """Puts the answer into the history and makes the composer ready; gives a failed message back to it."""
         session = self._sessions.get(id)
         if session is None or session.turn is None:
-            return {}
+            return self._nothing()
         await session.turn.wait()
         outcome = session.take_outcome()
         if outcome is None:
-            return {}
+            return self._nothing()
         parts, language = self._parts, language_of(request)
         composer: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
         if outcome.returned is not None:
@@ -141,11 +141,30 @@ class Chat:
             parts.composer: gr.update(**composer),
         }
 
+    async def restart(self, id: str | None) -> Updates:
+        """Forgets the conversation and ends what runs in it."""
+        session = self._sessions.get(id)
+        if session is not None:
+            await session.restart()
+        parts = self._parts
+        return {
+            parts.history: [],
+            parts.live: gr.update(value=[], visible=False),
+            parts.note: "",
+            parts.error: "",
+            parts.composer: gr.update(submit_btn=True, stop_btn=False),
+            parts.token: "",
+        }
+
     async def stop(self, id: str | None) -> None:
         """Ends the running answer; the engine is free afterwards."""
         session = self._sessions.get(id)
         if session is not None:
             await session.stop()
+
+    def _nothing(self) -> Updates:
+        """Changes nothing; Gradio takes no empty update."""
+        return {self._parts.note: gr.skip()}
 
     async def leave(self, request: gr.Request) -> None:
         """The page was closed: ends what it had running."""

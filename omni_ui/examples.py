@@ -21,6 +21,12 @@ class Example:
     text: dict[Language, str]
     files: tuple[Path, ...]
 
+    @property
+    def titles(self) -> dict[Language, str]:
+        """What its button says: the words and the names of the files."""
+        names = "".join(f" · {file.name}" for file in self.files)
+        return {language: text + names for language, text in self.text.items()}
+
 
 def load_examples(file: Path = EXAMPLES_FILE) -> tuple[Example, ...]:
     """The examples of `file`; its paths are relative to its folder. None when there is no such file."""

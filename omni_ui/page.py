@@ -25,6 +25,8 @@ STATUS_SECONDS: Final = 0.4
 _STATIC: Final = Path(__file__).parent / "static"
 _LIGHT: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _TURN: Final[dict[str, Any]] = {"concurrency_limit": VIEWERS, "concurrency_id": "turns", "show_progress": "hidden"}
+_LISTEN: Final = "(token) => { window.omniPlayer.listen(token) }"
+_FLUSH: Final = "() => { window.omniPlayer.flush() }"
 
 
 def build_demo(
@@ -44,8 +46,8 @@ def build_demo(
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, IDLE_SECONDS))
     with demo:
         with gr.Column(elem_id="omni-page"):
-            gr.HTML(f"<h1>{TITLE}</h1>", elem_id="omni-title")
-            status = gr.HTML(elem_id="omni-status")
+            gr.HTML(f"<h1>{TITLE}</h1>", elem_id="omni-title", elem_classes="omni-line")
+            status = gr.HTML(elem_id="omni-status", elem_classes="omni-line")
             if embedded:
                 gr.Markdown(label("ui.embedded"), elem_id="omni-embedded")
             buttons = _example_buttons(examples)
@@ -59,7 +61,7 @@ def build_demo(
 
 def example_texts(examples: tuple[Example, ...]) -> Texts:
     """What the examples' buttons say, for `translations`."""
-    return {f"example.{number}": example.text for number, example in enumerate(examples)}
+    return {f"example.{number}": example.titles for number, example in enumerate(examples)}
 
 
 def head() -> str:
@@ -90,14 +92,14 @@ def _example_buttons(examples: tuple[Example, ...]) -> list[gr.Button]:
 
 def _column(status: gr.HTML, sessions: SessionStore) -> Parts:
     """The conversation and the composer."""
-    chat: dict[str, Any] = {"show_label": False, "container": False, "height": "auto", "layout": "bubble"}
+    chat: dict[str, Any] = {"show_label": False, "container": False, "height": "auto", "elem_classes": "omni-chat"}
     with gr.Column(elem_id="omni-talk"):
         history = gr.Chatbot(
             elem_id="omni-history", label=label("ui.conversation"), buttons=["copy"], autoscroll=False, **chat
         )
         live = gr.Chatbot(elem_id="omni-live", label=label("ui.answer"), buttons=[], visible=False, **chat)
-        note = gr.HTML(elem_id="omni-note")
-        error = gr.HTML(elem_id="omni-error")
+        note = gr.HTML(elem_id="omni-note", elem_classes="omni-line")
+        error = gr.HTML(elem_id="omni-error", elem_classes="omni-line")
     with gr.Column(elem_id="omni-write"):
         composer = gr.MultimodalTextbox(
             elem_id="omni-composer",
@@ -112,7 +114,7 @@ def _column(status: gr.HTML, sessions: SessionStore) -> Parts:
             speak = gr.Checkbox(False, label=label("ui.speak"), interactive=False, container=False)
             voice = gr.Dropdown([], label=label("ui.voice"), visible=False, container=False)
             silence = gr.Button(label("ui.silence"), size="sm", elem_id="omni-silence")
-    silence.click(None, js="() => window.omniPlayer.flush()", **_LIGHT)
+    silence.click(None, js=_FLUSH, **_LIGHT)
     return Parts(
         status=status,
         timer=gr.Timer(STATUS_SECONDS),
@@ -138,14 +140,20 @@ def _wire(demo: gr.Blocks, chat: Chat, parts: Parts) -> None:
         [parts.session, parts.history, parts.composer, parts.note, parts.error, parts.token],
         **_LIGHT,
     )
-    sent.then(None, [parts.token], None, js="(token) => { window.omniPlayer.listen(token) }", **_LIGHT)
+    sent.then(None, [parts.token], None, js=_LISTEN, **_LIGHT)
     sent.then(chat.watch, [parts.session], [parts.live, parts.note], api_visibility="private", **_TURN).then(
         chat.keep,
         [parts.session, parts.composer],
         [parts.history, parts.live, parts.note, parts.error, parts.composer],
         **_LIGHT,
     )
-    parts.composer.stop(None, js="() => { window.omniPlayer.flush() }", **_LIGHT)
+    parts.history.clear(
+        chat.restart,
+        [parts.session],
+        [parts.history, parts.live, parts.note, parts.error, parts.composer, parts.token],
+        **_LIGHT,
+    ).then(None, [parts.token], None, js=_LISTEN, **_LIGHT)
+    parts.composer.stop(None, js=_FLUSH, **_LIGHT)
     parts.composer.stop(chat.stop, [parts.session], None, **_LIGHT)
     demo.unload(chat.leave)
 

@@ -1,13 +1,19 @@
 // Small things that Gradio leaves to the page: a name for the composer, and the newest words in sight.
 (() => {
-  const NEAR = 160; // pixels from the end that count as "reading along"
+  const NEAR = 160; // pixels from the end that count as reading along
 
-  function nameComposer(name) {
+  function nameComposer() {
+    const label = document.querySelector('#omni-composer [data-testid="block-info"]');
     const box = document.querySelector("#omni-composer textarea");
-    if (box && !box.getAttribute("aria-label")) box.setAttribute("aria-label", name());
+    if (!label || !box) return false;
+    label.id ||= "omni-composer-name";
+    box.setAttribute("aria-labelledby", label.id);
+    return true;
   }
 
-  function follow(column) {
+  function follow() {
+    const column = document.querySelector("#omni-talk");
+    if (!column) return false;
     const page = document.scrollingElement;
     let height = page.scrollHeight;
     new ResizeObserver(() => {
@@ -15,13 +21,13 @@
       height = page.scrollHeight;
       if (wasNear) page.scrollTo({ top: height });
     }).observe(column);
+    return true;
   }
 
+  const waiting = new Set([nameComposer, follow]);
   const watch = new MutationObserver(() => {
-    const column = document.querySelector("#omni-talk");
-    if (!column) return;
-    watch.disconnect();
-    follow(column);
+    for (const task of waiting) if (task()) waiting.delete(task);
+    if (waiting.size === 0) watch.disconnect();
   });
   watch.observe(document, { childList: true, subtree: true });
 })();
