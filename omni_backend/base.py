@@ -166,7 +166,8 @@ class Backend(ABC):
                         yield replace(event, timing=Timing(first_text, first_audio, elapsed))
                         return
                     yield event
-            raise GenerationFailed(phrase("backend.no_end"))
+            closed = self._status
+            raise closed.error if isinstance(closed, Failed) else GenerationFailed(phrase("backend.no_end"))
         except BackendError:
             raise
         except Exception as error:

@@ -96,8 +96,10 @@ def _read_json(file: Path, default: dict[str, Any] | None = None) -> dict[str, A
 
 def _sampling(kind: CheckpointKind, generation: dict[str, Any]) -> SamplingParams:
     """The published settings of its kind, unless the checkpoint's `generation_config.json` says otherwise."""
-    known = ("temperature", "top_p", "top_k", "repetition_penalty")
-    chosen = replace(SAMPLING[kind], **{key: generation[key] for key in known if generation.get(key) is not None})
+    names = {name: name for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
+    names["max_new_tokens"] = "max_tokens"
+    said = {name: generation[key] for key, name in names.items() if generation.get(key) is not None}
+    chosen = replace(SAMPLING[kind], **said)
     return replace(chosen, temperature=0.0) if generation.get("do_sample") is False else chosen
 
 

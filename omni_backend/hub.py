@@ -52,8 +52,15 @@ def reporting_tqdm(tell: Callable[[float], None], *, unit: str) -> Any:
     class ReportingTqdm(tqdm):  # type: ignore[misc]
         def update(self, n: float | None = 1) -> Any:
             drawn = super().update(n)
+            self._tell()
+            return drawn
+
+        def close(self) -> None:
+            self._tell()  # a fast loop over the bar never calls update
+            super().close()
+
+        def _tell(self) -> None:
             if self.unit == unit and self.total:
                 tell(min(1.0, self.n / self.total))
-            return drawn
 
     return ReportingTqdm

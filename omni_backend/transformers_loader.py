@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     """Imports the engine and loads the checkpoint. Blocking. Raises BackendUnavailable or OutOfMemory."""
     report(phrase("load.importing"), None)
     define_missing_ops()
+    # The talker has no prompt ids that its penalty could count; stock speaks the same way.
+    warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
     import torch
     from transformers import Qwen3OmniMoeForConditionalGeneration, Qwen3OmniMoeProcessor
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.tiny_checkpoints import TINY_CHECKPOINT, Shape, make_checkpoint
 
+pytest_plugins = ["tests.engine"]
+
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Path:

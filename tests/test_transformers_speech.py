@@ -79,9 +79,15 @@ def stock(
     loaded: LoadedModel, inputs: Any, *, use_audio_in_video: bool
 ) -> tuple[list[int], torch.Tensor, NDArray[np.float32]]:
     """Token ids, codec frames and samples of stock `generate` on the same inputs."""
-    model, codes = loaded.model, []
+    model = loaded.model
+    codes: list[torch.Tensor] = []
     decode: Callable[..., torch.Tensor] = model.code2wav.chunked_decode
-    model.code2wav.chunked_decode = lambda frames, **kwargs: (codes.append(frames), decode(frames, **kwargs))[1]
+
+    def recording(frames: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        codes.append(frames)
+        return decode(frames, **kwargs)
+
+    model.code2wav.chunked_decode = recording
     try:
         sequences, wave = model.generate(
             **inputs,
