@@ -135,7 +135,8 @@ class MediaLoader:
         longest = self._limits.audio_seconds if kind == "audio" else self._limits.video_seconds
 
         def make() -> MediaInfo:
-            return _safely(source, lambda: _look(source, self._limits.image_pixels, doubt_above=longest))
+            doubtful = min(self._limits.audio_seconds, self._limits.video_seconds)
+            return _safely(source, lambda: _look(source, self._limits.image_pixels, doubt_above=doubtful))
 
         info = self._cache.get(("info", source.digest), make, lambda _: _INFO_BYTES)
         if info.type == "audio":

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import av
@@ -16,11 +17,17 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
+from omni_backend import MediaPart, MediaType
+from omni_backend.media import FrameBudget, Video
+
 Colour = tuple[int, int, int]
 RED: Final[Colour] = (255, 0, 0)
 GREEN: Final[Colour] = (0, 255, 0)
 BLUE: Final[Colour] = (0, 0, 255)
 WHITE: Final[Colour] = (255, 255, 255)
+
+BUDGET: Final = FrameBudget(factor=32, min_pixels=4 * 32**2, max_pixels=64 * 32**2, total_pixels=10_000 * 32**2)
+"""Room for small frames."""
 
 _CLOCK: Final = Fraction(1, 1000)  # of films: milliseconds
 
@@ -73,10 +80,24 @@ FILMS: Final[dict[str, FilmKind]] = {
     "webm": FilmKind("webm", "libvpx", "libopus"),
     "webm-vp9": FilmKind("webm", "libvpx-vp9", "libopus"),
     "webm-live": FilmKind("webm", "libvpx", "libopus", live=True),
-    "avi": FilmKind("avi", "mpeg4", "libmp3lame"),
+    "avi": FilmKind("avi", "mjpeg", "libmp3lame"),
     "ts": FilmKind("mpegts", "libx264", "aac"),
 }
 """Every kind of film."""
+
+
+def written(folder: Path, kind: MediaType, content: bytes, name: str = "file.bin") -> MediaPart:
+    """Writes a file and gives the part that names it."""
+    (folder / name).write_bytes(content)
+    return MediaPart(kind, str(folder / name))
+
+
+def shown(video: Video, time: float) -> Colour:
+    """The pure colour of the frame that stands for `time`."""
+    mean = video.frames[round(time * video.fps)].mean(axis=(1, 2))
+    red, green, blue = (255 * int(value > 127) for value in mean)
+    assert np.abs(mean - (red, green, blue)).max() < 8, mean
+    return red, green, blue
 
 
 def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = 16_000, amplitude: float = 0.4) -> NDArray[np.float32]:
@@ -136,6 +157,7 @@ def film_file(
         for time in times:
             colour = [shown for start, shown in pictures if start <= time + 1e-9][-1]
             frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), colour, np.uint8), format="rgb24")
+            frame = frame.reformat(format=video.pix_fmt)
             frame.pts, frame.time_base = round((time + picture_at) / float(_CLOCK)), _CLOCK
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
@@ -199,7 +221,8 @@ def song_with_cover(kind: str = "mp3") -> bytes:
 def _video_stream(container: OutputContainer, codec: str, size: tuple[int, int], rate: int | None) -> VideoStream:
     stream = container.add_stream(codec, rate=rate or 1000)
     assert isinstance(stream, VideoStream)
-    stream.width, stream.height, stream.pix_fmt = size[0], size[1], "yuv420p"
+    stream.width, stream.height = size
+    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     stream.thread_count = 1
     if rate is None:  # nothing is said about how long a picture lasts
         stream.codec_context.time_base, stream.codec_context.framerate = _CLOCK, Fraction(0)
