@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Final
 
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities
@@ -16,9 +20,13 @@ Step = StreamEvent | BackendError | Exception | float
 """An event to send, an error to raise, or seconds to wait."""
 
 
+_TICK: Final = 0.005  # seconds between two looks at what a script waits for
+
+
 class ScriptedBackend(Backend):
     """Plays one script for each request, in the order in which they were enqueued, then `fallback` for ever.
 
+    As many scripts run together as `capabilities.max_concurrency` says; the others wait.
     `requests` records what was asked and `cancelled` counts the streams that were closed early.
     """
 
@@ -36,6 +44,7 @@ class ScriptedBackend(Backend):
             model="scripted", engine="a script", outputs=frozenset({"text", "audio"}), voices=("ethan", "chelsie")
         )
         self._load_script = load
+        self._slots = threading.Semaphore(self._scripted_capabilities.max_concurrency)
         self.requests: list[ChatRequest] = []
         self.cancelled = 0
 
@@ -55,22 +64,41 @@ class ScriptedBackend(Backend):
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         self.requests.append(request)
         script = self._scripts.popleft() if self._scripts else self._fallback
-        tokens = 0
-        finished = False
+        running = finished = False
         try:
-            for step in script:
-                if isinstance(step, Exception):
-                    finished = True
-                    raise step
-                if isinstance(step, float):
-                    await asyncio.sleep(step)
-                    continue
-                tokens += isinstance(step, TextDelta)
-                finished = finished or isinstance(step, Done)
-                yield step
-                if finished:
-                    return
+            while not (running := self._slots.acquire(blocking=False)):  # noqa: ASYNC110 - for any number of loops
+                await asyncio.sleep(_TICK)
+            async with aclosing(self._play(script, request)) as events:
+                async for event in events:
+                    finished = isinstance(event, Done)
+                    yield event
+        except Exception:
             finished = True
-            yield Done("stop", Usage(prompt_tokens=len(request.messages), completion_tokens=tokens))
+            raise
         finally:
             self.cancelled += not finished
+            if running:
+                self._slots.release()
+
+    async def _play(self, script: Sequence[Step], request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        tokens = 0
+        for step in script:
+            if isinstance(step, float):
+                await self._pause(step)
+                continue
+            if self._closed:
+                return
+            if isinstance(step, Exception):
+                raise step
+            tokens += isinstance(step, TextDelta)
+            yield step
+            if isinstance(step, Done):
+                return
+        if not self._closed:
+            yield Done("stop", Usage(prompt_tokens=len(request.messages), completion_tokens=tokens))
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but not beyond `close`."""
+        end = time.monotonic() + seconds
+        while not self._closed and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - closed by any thread
+            await asyncio.sleep(min(left, _TICK))
