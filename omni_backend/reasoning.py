@@ -35,8 +35,6 @@ class ReasoningSplitter:
     def finish(self) -> list[ReasoningDelta | TextDelta]:
         """What was held back, at the end of the answer."""
         rest, self._held = self._held, ""
-        if self._trim:
-            rest = rest.lstrip()
         if not rest:
             return []
         return [ReasoningDelta(rest) if self._inside else TextDelta(rest)]

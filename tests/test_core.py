@@ -368,6 +368,17 @@ async def test_early_close_is_counted() -> None:
     backend.close()
 
 
+@pytest.mark.asyncio
+async def test_a_waiting_script_ends_at_close() -> None:
+    backend = ScriptedBackend([TextDelta("a"), 1000.0])
+    async with running(backend, HELLO, 1) as [one]:
+        await one.begun()
+        backend.close()
+        with pytest.raises(BackendUnavailable):
+            async with asyncio.timeout(PATIENCE):
+                await one.task
+
+
 def test_several_event_loops_share_a_backend() -> None:
     backend = ScriptedBackend(fallback=[TextDelta("a"), 0.001] * 20)
     results: list[list[StreamEvent]] = []
