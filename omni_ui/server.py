@@ -52,12 +52,9 @@ class App:
         return str(self._demo.local_url)
 
     def close(self) -> None:
-        """Ends all answers, the server and the engine, within about two seconds."""
+        """Ends all answers and the server, and deletes all files. The engine is its owner's to close."""
         self.sessions.close()
-        engine = threading.Thread(target=self.backend.close, name="omni-close", daemon=True)
-        engine.start()
         self._demo.close(verbose=False)
-        engine.join(CLOSE_SECONDS)
         self._tidy()
 
     def _launch(self, settings: Settings, root: Path) -> None:
@@ -116,6 +113,9 @@ def serve(make_backend: MakeBackend, settings: Settings) -> int:
     stop.wait()
     print(phrase("cli.closing").text(language), flush=True)
     app.close()
+    engine = threading.Thread(target=app.backend.close, name="omni-close", daemon=True)
+    engine.start()
+    engine.join(CLOSE_SECONDS)  # one that is still loading is left to the end of the process
     return 0
 
 

@@ -66,6 +66,7 @@ class Session:
         self._outcome: Outcome | None = None
         self._folder = folder
         self._files = 0
+        self._closed = False
         folder.mkdir(parents=True)
 
     @property
@@ -131,6 +132,7 @@ class Session:
 
     def close(self) -> None:
         """Ends the running turn without waiting and deletes the files. From any thread."""
+        self._closed = True
         if self.turn is not None:
             self.turn.cancel()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -153,10 +155,13 @@ class Session:
         self._outcome = Outcome(answer)
 
     def _save(self, speech: SpeechStream) -> Path | None:
-        """The sound as a file; None when there is none or the disk is full."""
+        """The sound as a file; None when there is none, nobody wants it any more, or the disk is full."""
+        if self._closed or not speech.seconds:
+            return None
         try:
             path = self._new_path("answer.wav")
-            return path if speech.save(path) else None
+            speech.save(path)
+            return path
         except OSError:
             return None
 

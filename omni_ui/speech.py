@@ -83,16 +83,15 @@ class SpeechStream:
                 return
             await self._news.wait()
 
-    def save(self, path: Path) -> bool:
-        """Writes the sound as a WAV file; False (and no file) when nothing was said."""
-        if self.sample_rate is None or not self._pcm:
-            return False
+    def save(self, path: Path) -> None:
+        """Writes the sound as a WAV file. Raises ValueError when nothing was said."""
+        if self.sample_rate is None:
+            raise ValueError("nothing was said")
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(self.sample_rate)
             file.writeframes(bytes(self._pcm))
-        return True
 
     def _wake(self) -> None:
         waiting, self._news = self._news, asyncio.Event()

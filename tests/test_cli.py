@@ -1,0 +1,185 @@
+"""The command line and the environment become settings; nonsense becomes one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omni_backend import BACKENDS
+from omni_ui.cli import EMBEDDED_CHECKPOINT, GPU_CHECKPOINT, Settings, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+INSTRUCT = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
+THINKING = "Qwen/Qwen3-Omni-30B-A3B-Thinking"
+
+
+def settings(*argv: str, **env: str) -> Settings:
+    return parse(argv, env=env, has_gpu=lambda: False)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str, **env: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        settings(*argv, **env)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    return message
+
+
+def test_without_arguments_and_gpu_the_embedded_checkpoint_speaks() -> None:
+    chosen = settings()
+    assert chosen.checkpoint == str(EMBEDDED_CHECKPOINT)
+    assert (EMBEDDED_CHECKPOINT / "config.json").exists()
+    assert chosen.embedded
+    assert chosen.generate_audio
+    assert (chosen.server_name, chosen.server_port) == ("127.0.0.1", 8901)
+    assert (chosen.share, chosen.inbrowser, chosen.flash_attn2) == (False, False, False)
+
+
+def test_with_a_gpu_the_full_model_runs_silent() -> None:
+    chosen = parse([], env={}, has_gpu=lambda: True)
+    assert chosen.checkpoint == GPU_CHECKPOINT
+    assert not chosen.embedded
+    assert not chosen.generate_audio
+
+
+def test_a_named_checkpoint_needs_no_look_at_the_hardware() -> None:
+    def look() -> bool:
+        raise AssertionError("nobody should ask")
+
+    assert parse(["-c", INSTRUCT], env={}, has_gpu=look).checkpoint == INSTRUCT
+
+
+@pytest.mark.parametrize(
+    ("line", "checkpoint", "speech", "flash"),
+    [
+        (f"-c {INSTRUCT}", INSTRUCT, False, False),
+        (f"-c {INSTRUCT} --use-transformers --generate-audio", INSTRUCT, True, False),
+        (f"-c {INSTRUCT} --use-transformers --generate-audio --flash-attn2", INSTRUCT, True, True),
+        (f"-c {THINKING}", THINKING, False, False),
+        (f"-c {THINKING} --use-transformers", THINKING, False, False),
+        (f"-c {THINKING} --use-transformers --flash-attn2", THINKING, False, True),
+    ],
+)
+def test_the_command_lines_of_the_guide(line: str, checkpoint: str, speech: bool, flash: bool) -> None:
+    chosen = settings(*line.split())
+    assert (chosen.checkpoint, chosen.generate_audio, chosen.flash_attn2) == (checkpoint, speech, flash)
+    if "--use-transformers" in line:
+        assert chosen.backend == "transformers"
+
+
+def test_every_flag_has_its_variable() -> None:
+    by_flag = settings(
+        *("--checkpoint-path", "there", "--backend", "transformers", "--generate-audio", "--flash-attn2"),
+        *("--share", "--inbrowser", "--server-port", "9000", "--server-name", "0.0.0.0"),
+    )
+    by_variable = settings(
+        OMNI_CHECKPOINT_PATH="there",
+        OMNI_BACKEND="transformers",
+        OMNI_GENERATE_AUDIO="1",
+        OMNI_FLASH_ATTN2="true",
+        OMNI_SHARE="yes",
+        OMNI_INBROWSER="on",
+        OMNI_SERVER_PORT="9000",
+        OMNI_SERVER_NAME="0.0.0.0",
+    )
+    assert by_flag == by_variable
+    assert by_flag.share
+    assert by_flag.inbrowser
+    assert by_flag.server_port == 9000
+    assert settings(OMNI_USE_TRANSFORMERS="1").backend == "transformers"
+
+
+def test_the_command_line_wins() -> None:
+    env = {"OMNI_GENERATE_AUDIO": "1", "OMNI_SERVER_PORT": "1", "OMNI_CHECKPOINT_PATH": "there", "OMNI_SHARE": "1"}
+    chosen = settings("--no-generate-audio", "--server-port", "2", "-c", "here", "--no-share", **env)
+    assert (chosen.generate_audio, chosen.server_port, chosen.checkpoint, chosen.share) == (False, 2, "here", False)
+
+
+def test_gradios_own_variables_count_after_ours() -> None:
+    gradio = {"GRADIO_SERVER_PORT": "7000", "GRADIO_SERVER_NAME": "::1"}
+    chosen = settings(**gradio)
+    assert (chosen.server_port, chosen.server_name) == (7000, "::1")
+    assert settings(OMNI_SERVER_PORT="7001", **gradio).server_port == 7001
+
+
+def test_on_spaces_the_page_is_open_to_all() -> None:
+    chosen = settings(SPACE_ID="someone/demo")
+    assert (chosen.server_name, chosen.server_port) == ("0.0.0.0", 7860)
+
+
+def test_empty_variables_count_as_not_set() -> None:
+    assert settings(OMNI_CHECKPOINT_PATH="", OMNI_GENERATE_AUDIO=" ", OMNI_SERVER_PORT="") == settings()
+
+
+def test_the_embedded_folder_is_known_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EMBEDDED_CHECKPOINT.parent)
+    chosen = settings("-c", f"./{EMBEDDED_CHECKPOINT.name}")
+    assert chosen.embedded
+    assert chosen.generate_audio
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "web", "80.5"])
+def test_a_bad_port(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    assert port in refusal(capsys, f"--server-port={port}")
+
+
+def test_an_unknown_engine_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "--backend", "abacus")
+    assert "abacus" in message
+    assert all(name in message for name in BACKENDS)
+
+
+def test_two_engines_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "other", BACKENDS["transformers"])
+    assert "other" in refusal(capsys, "--backend", "other", "--use-transformers")
+    assert settings("--backend", "other", OMNI_USE_TRANSFORMERS="1").backend == "other"
+
+
+def test_auto_takes_an_engine_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    spec = BACKENDS["transformers"]
+    monkeypatch.delitem(BACKENDS, "transformers")
+    monkeypatch.setitem(BACKENDS, "absent", replace(spec, requires=("no_such_module_anywhere",)))
+    monkeypatch.setitem(BACKENDS, "transformers", spec)
+    assert settings().backend == "transformers"
+    assert settings("--backend", "auto").backend == "transformers"
+
+
+def test_a_flag_variable_that_is_neither_yes_nor_no(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, OMNI_SHARE="perhaps")
+    assert "OMNI_SHARE" in message
+    assert "perhaps" in message
+
+
+def test_an_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--colour" in refusal(capsys, "--colour")
+
+
+def test_refusals_follow_the_terminals_language(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "端口" in refusal(capsys, "--server-port=web", LANG="zh_CN.UTF-8")
+
+
+@pytest.mark.parametrize("language", ["en_GB.UTF-8", "zh_CN.UTF-8"])
+def test_help_comes_in_groups_with_examples_and_without_an_engine(language: str) -> None:
+    script = "import sys, app\ntry:\n app.main(['--help'])\nexcept SystemExit as end:\n assert not end.code\n"
+    check = "assert not {'torch', 'transformers', 'gradio'} & set(sys.modules), 'too much was imported'"
+    done = subprocess.run(
+        [sys.executable, "-c", script + check],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"LC_ALL": language, "PYTHONIOENCODING": "utf-8", "PATH": ""},
+        check=True,
+    )
+    from omni_backend import phrase
+
+    zh = language.startswith("zh")
+    for key in ("cli.group_model", "cli.group_engine", "cli.group_server"):
+        assert phrase(key).text("zh" if zh else "en") in done.stdout
+    assert "python app.py -c Qwen/Qwen3-Omni-30B-A3B-Instruct --use-transformers --generate-audio" in done.stdout
+    assert "OMNI_CHECKPOINT_PATH" in done.stdout
