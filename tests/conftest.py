@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,3 +31,11 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sha
         return made[shape]
 
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program: `CHROMIUM` of the environment or Debian's, as in `tools/chromium.sh`."""
+    program = shutil.which(os.environ.get("CHROMIUM") or "chromium")
+    assert program, "the browser tests need Chromium: run tools/chromium.sh"
+    return program
