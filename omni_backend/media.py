@@ -192,7 +192,9 @@ class MediaLoader:
             picture.thread_type = "AUTO"
             for frame in Decoding(container, picture, audio):
                 if isinstance(frame, VideoFrame):
-                    sampler.add(frame, None if frame.time is None else frame.time - span.start)
+                    stamp = frame.pts if frame.pts is not None else frame.dts
+                    clock = span.start if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
+                    sampler.add(frame, clock - span.start)
                 else:
                     track.add(frame)
         frames, sound = sampler.finish(), track.finish()

@@ -63,19 +63,12 @@ class FrameSampler:
         self._filled = 0
         self._shown: VideoFrame | None = None
         self._turn: _Turn | None = None
-        self._time = -math.inf
 
-    def add(self, frame: VideoFrame, time: float | None) -> None:
-        """The next frame, shown from `time` seconds after the film's start (None: unknown, takes the next place).
-
-        Raises BadMedia when it is huge.
-        """
+    def add(self, frame: VideoFrame, time: float) -> None:
+        """The next frame, shown from `time` seconds after the film's start. Raises BadMedia when it is huge."""
         if frame.width * frame.height > self._max_pixels:
             raise bad_media("too_big_image", self._name, width=frame.width, height=frame.height, limit=self._max_pixels)
-        if time is None:
-            time = self._filled / self._fps if self._shown else 0.0
-        self._time = max(time, self._time)  # a clock that jumps back is taken to stand still
-        self._fill_before(self._time, frame if self._shown is None else self._shown)
+        self._fill_before(time, frame if self._shown is None else self._shown)
         self._shown = frame
 
     def finish(self) -> NDArray[np.uint8] | None:

@@ -94,7 +94,8 @@ class SoundTrack:
             self._resampler = None
 
     def _keep(self, frame: AudioFrame) -> None:
-        samples = np.nan_to_num(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+        channels = np.nan_to_num(frame.to_ndarray(), posinf=0.0, neginf=0.0)  # float files may hold anything
+        samples = channels.mean(axis=0, dtype=np.float32)
         cut = min(self._lead, samples.size)
         self._lead -= cut
         self._append(samples[cut:])

@@ -9,7 +9,7 @@ import io
 import os
 import stat
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -54,6 +54,7 @@ class Sources:
 
     def find(self, part: MediaPart) -> Source:
         """The content of `part`. Raises BadMedia: not allowed, not found, empty, too large, not reachable."""
+        part = _labelled(part)
         scheme = part.path.split(":", 1)[0].lower() if ":" in part.path else ""
         if scheme == "data":
             return self._from_bytes(part.label, self._data_url(part))
@@ -127,6 +128,14 @@ def open_file(path: Path, name: str) -> io.BufferedReader:
         return os.fdopen(os.open(path, os.O_RDONLY), "rb")
     except (OSError, ValueError) as error:
         raise bad_media("not_found", name, detail=repr(error)) from error
+
+
+def _labelled(part: MediaPart) -> MediaPart:
+    """`part` with a name that can be shown, even if its path is no address that can be taken apart."""
+    try:
+        return replace(part, name=part.label)
+    except ValueError:
+        return replace(part, name=part.path)
 
 
 def _path_of_url(part: MediaPart) -> str:
