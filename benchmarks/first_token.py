@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
-from gradio_client import Client
+from gradio_client import Client  # type: ignore[import-untyped]
 
 from benchmarks.never_ending import build
 from omni_backend import (
@@ -41,11 +38,11 @@ from omni_backend import (
     TextPart,
     create_backend,
 )
+from tools.running_app import running_app
 
 TOKENS: Final = 128
 FRAMES: Final = 125
 QUESTION: Final = "What do you see and hear?"
-APP: Final = Path(__file__).parent.parent / "app.py"
 
 BARE: Final = "(a) bare thinker.generate"
 STOCK: Final = "(b) stock generate"
@@ -152,25 +149,6 @@ def measure_app(client: Client) -> Waits:
     return waits
 
 
-@contextmanager
-def running_app(checkpoint: Path) -> Iterator[Client]:
-    """`app.py` on `checkpoint` in a process of its own, and a client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(APP), "-c", str(checkpoint), "--generate-audio", "--server-port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            server.stdout.readline()  # it says its address once it listens
-            client = Client(f"http://127.0.0.1:{port}", verbose=False)
-            measure_app(client)  # waits until the model is there
-            yield client
-        finally:
-            server.terminate()
-            server.communicate()
-
-
 def table(rounds: dict[str, list[Waits]]) -> str:
     """Medians in milliseconds, and first text and sound as ratios."""
 
@@ -208,7 +186,9 @@ def main() -> None:
         backend = create_backend("transformers", BackendOptions(str(checkpoint), generate_audio=True))
         backend.wait_until_ready()
         loaded = cast(Any, backend).loaded
-        with running_app(checkpoint) as client:
+        with running_app("-c", str(checkpoint), "--generate-audio") as url:
+            client = Client(url, verbose=False)
+            measure_app(client)  # waits until the model is there
             ways: dict[str, Callable[[], Waits]] = {
                 BARE: lambda: measure_bare(loaded),
                 STOCK: lambda: measure_stock(loaded),

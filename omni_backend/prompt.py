@@ -9,7 +9,6 @@ interleaving needs every film to have a track and no other sound beside them (do
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from omni_backend import defaults
 from omni_backend.catalogue import phrase
 from omni_backend.media import FrameBudget, MediaLoader, Video
 from omni_backend.reasoning import strip_reasoning
-from omni_backend.types import ChatRequest, MediaPart, Message, Notice, TextPart
+from omni_backend.types import ChatRequest, MediaPart, Notice, TextPart
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,13 +45,14 @@ class Prompt:
 
 def build_prompt(request: ChatRequest, media: MediaLoader, budget: FrameBudget, *, patch_size: int) -> Prompt:
     """Decodes the media of the conversation and lays them out. Blocking. Raises BadMedia."""
-    films = {part: media.probe(part) for _, part in _media(request.messages) if part.type == "video"}
-    silent = {part for part, info in films.items() if not info.has_audio}
-    other_sound = any(part.type == "audio" for _, part in _media(request.messages))
-    interleave = request.use_audio_in_video and bool(films) and not silent and not other_sound
+    parts = [part for message in request.messages for part in message.content if isinstance(part, MediaPart)]
+    films = [part for part in parts if part.type == "video"]
+    fps = frame_rate(max((media.probe(film).duration or 0.0 for film in films), default=0.0), budget)
+    silent = {film for film in films if media.video(film, fps=fps, budget=budget).audio is None}
+    other_sound = any(part.type == "audio" for part in parts)
     prompt = Prompt(
-        use_audio_in_video=interleave,
-        fps=frame_rate(max((info.duration or 0.0 for info in films.values()), default=0.0), budget),
+        use_audio_in_video=request.use_audio_in_video and bool(films) and not silent and not other_sound,
+        fps=fps,
     )
     for message in request.messages:
         if not any(isinstance(part, MediaPart) for part in message.content):
@@ -79,10 +79,6 @@ def frame_rate(longest: float, budget: FrameBudget) -> float:
     """
     frames = min(defaults.VIDEO_MAX_FRAMES, 2 * budget.total_pixels // budget.min_pixels)
     return defaults.VIDEO_FPS / max(1, math.ceil(longest * defaults.VIDEO_FPS / max(frames, 2)))
-
-
-def _media(messages: tuple[Message, ...]) -> Iterator[tuple[Message, MediaPart]]:
-    return ((message, part) for message in messages for part in message.content if isinstance(part, MediaPart))
 
 
 def _lay_out(

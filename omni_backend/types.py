@@ -5,10 +5,11 @@ Names follow OpenAI's and vLLM's requests and events.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,9 @@ class MediaPart:
         if self.name:
             return self.name
         if self.path.startswith("data:"):
-            return self.path.split(",", 1)[0].split(";", 1)[0][len("data:") :] or "data"
-        return PurePosixPath(unquote(urlsplit(self.path).path)).name or self.path
+            return self.path.removeprefix("data:").split(",", 1)[0].split(";", 1)[0] or "data"
+        url = re.match(r"[a-z]+://[^/?#]*([^?#]*)", self.path)
+        return PurePosixPath(unquote(url[1]) if url else self.path).name or self.path
 
 
 Part = TextPart | MediaPart

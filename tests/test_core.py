@@ -114,6 +114,8 @@ def test_values_are_equal_by_content_and_frozen() -> None:
         (MediaPart("audio", "data:audio/wav;base64,AAAA"), "audio/wav"),
         (MediaPart("audio", "data:,hello"), "data"),
         (MediaPart("image", "https://example.org"), "https://example.org"),
+        (MediaPart("image", "http://[::1/a.png"), "a.png"),
+        (MediaPart("image", "/a/what? #2.png"), "what? #2.png"),
     ],
 )
 def test_media_label(part: MediaPart, label: str) -> None:

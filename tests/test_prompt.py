@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_a_silent_film_turns_interleaving_off_and_is_said_once(files: dict[str, 
     assert placeholders(prompt) == ["video", "video", "audio", "text"]
     assert ["silent.mp4" in notice.phrase.text() for notice in prompt.notices] == [True]
     assert not later.notices
+
+
+def test_a_track_without_sound_counts_as_silent(files: dict[str, MediaPart], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container promises a track, but nothing of it can be decoded."""
+    promise = MediaLoader.probe
+    monkeypatch.setattr(MediaLoader, "probe", lambda self, part: replace(promise(self, part), has_audio=True))
+    prompt = prompt_of(user(files["silent"], "What?"))
+
+    assert not prompt.use_audio_in_video
+    assert not prompt.audios
+    assert len(prompt.notices) == 1
 
 
 def test_films_can_be_deaf(files: dict[str, MediaPart]) -> None:
