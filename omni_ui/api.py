@@ -71,8 +71,8 @@ def add_api(backend: Backend, sessions: SessionStore, concurrency: dict[str, Any
     """Publishes `/chat` in the Blocks that are being built."""
     message = gr.MultimodalTextbox(label="message", file_count="multiple", visible=False)
     speak = gr.Checkbox(label="speak", visible=False)
-    voice = gr.Textbox(label="voice", visible=False)
-    system_prompt = gr.Textbox(label="system_prompt", visible=False)
+    voice = gr.Textbox("", label="voice", visible=False)
+    system_prompt = gr.Textbox("", label="system_prompt", visible=False)
     new_conversation = gr.Checkbox(label="new_conversation", visible=False)
     text = gr.Textbox(label="text", visible=False)
     sound = gr.Audio(label="sound", type="filepath", visible=False)

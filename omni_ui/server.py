@@ -32,6 +32,8 @@ class App:
 
     def __init__(self, make_backend: MakeBackend, settings: Settings) -> None:
         """Opens the port and begins to load. Raises BackendError (no such engine) and OSError (port taken)."""
+        # Gradio sums up all past events after each one, for a page that is switched off here.
+        os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(sys.maxsize))
         self._work = tempfile.TemporaryDirectory(prefix="omni-", ignore_cleanup_errors=True)
         # Gradio has no other way to be told where uploads go.
         self._gradio_folder = os.environ.get("GRADIO_TEMP_DIR")

@@ -1,0 +1,40 @@
+"""The real app on a free port of this machine, over any engine, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from omni_backend import Backend
+from omni_ui.cli import Settings
+from omni_ui.server import App
+
+
+def free_port() -> int:
+    """A port that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(backend: Backend, *, embedded: bool = False) -> Iterator[App]:
+    """The app over `backend`, which is left open."""
+
+    def make_backend(_: tuple[Path, ...]) -> Backend:
+        return backend
+
+    async def launch() -> App:
+        return App(make_backend, Settings(checkpoint="tests", embedded=embedded, server_port=free_port()))
+
+    # Gradio makes event loops and forgets to close them, unless it finds a running one.
+    with ThreadPoolExecutor(1) as threads:
+        app = threads.submit(asyncio.run, launch()).result()
+    try:
+        yield app
+    finally:
+        app.close()
