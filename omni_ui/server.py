@@ -21,7 +21,7 @@ from omni_ui.speech import SpeechDesk
 
 QUEUE_SIZE: Final = 64
 CLOSE_SECONDS: Final = 1.0
-"""How long closing waits for open connections, and then for the engine."""
+"""How long closing waits for open connections, and for the engine."""
 
 MakeBackend = Callable[[tuple[Path, ...]], Backend]
 """Takes the folders in which uploaded files lie, gives the engine, not yet started."""
@@ -114,10 +114,15 @@ def serve(make_backend: MakeBackend, settings: Settings) -> int:
     print(phrase("cli.started", url=app.url).text(language), flush=True)
     stop.wait()
     print(phrase("cli.closing").text(language), flush=True)
-    app.close()
+    app.sessions.close()
     engine = threading.Thread(target=app.backend.close, name="omni-close", daemon=True)
     engine.start()
-    engine.join(CLOSE_SECONDS)  # one that is still loading is left to the end of the process
+    app.close()
+    engine.join(CLOSE_SECONDS)
+    if engine.is_alive():  # still loading: nothing interrupts that, and Python would wait for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
