@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
-from gradio_client import Client  # type: ignore[import-untyped]
+from gradio_client import Client
 
 from benchmarks.never_ending import build
 from omni_backend import (

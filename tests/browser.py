@@ -1,97 +1,172 @@
-"""A real Chromium for tests: one for the whole session, a clean context for each page, and an ear in the page."""
+"""A real Chromium for tests: one for the whole test session, a fresh context for each page."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
-FLAGS: Final = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-WIDE: Final = {"width": 1280, "height": 800}
-PHONE: Final = {"width": 390, "height": 844}
+ARGUMENTS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+AUDIBLE = 0.02
+"""Root mean square above which a moment of 128 samples counts as sound."""
 
-# Records every sample that the player puts out, from the first that is not 0 on; a worklet of its own, so that
-# nothing of the player is trusted.
-_EAR: Final = """
-async () => {
-  const source = `registerProcessor("ear", class extends AudioWorkletProcessor {
-    process([[samples]]) { if (samples) this.port.postMessage(samples.slice()); return true; }
-  })`;
+_TAP = """async () => {
   const player = window.omniPlayer;
-  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  await player.context.audioWorklet.addModule(url);
-  const ear = new AudioWorkletNode(player.context, "ear");
-  window.heard = [];
-  ear.port.onmessage = ({ data }) => window.heard.push(data);
-  player.output.connect(ear);
-  ear.connect(player.context.destination);
-}
-"""
-_HEARD: Final = """
-() => {
-  const whole = new Float32Array(window.heard.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (const piece of window.heard) { whole.set(piece, at); at += piece.length; }
-  const bytes = new Uint8Array(whole.buffer);
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
-  return btoa(text);
-}
-"""
+  player.unlock();
+  while (!player.output) await new Promise((go) => setTimeout(go, 10));
+  const source = `registerProcessor("tap", class extends AudioWorkletProcessor {
+    process([input]) {
+      let sum = 0;
+      for (const sample of input[0] ?? []) sum += sample * sample;
+      this.port.postMessage([currentTime, Math.sqrt(sum / 128)]);
+      return true;
+    }
+  })`;
+  await player.context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  const tap = new AudioWorkletNode(player.context, "tap");
+  window.moments = [];
+  tap.port.onmessage = ({ data }) => window.moments.push(data);
+  player.output.connect(tap).connect(player.context.destination);
+}"""
+
+
+@dataclass
+class Sound:
+    """What was heard: the first and last audible second, and the silences between them."""
+
+    start: float
+    end: float
+    gaps: list[float]
+
+    @property
+    def seconds(self) -> float:
+        """From the first audible moment to the last."""
+        return self.end - self.start
+
+
+@dataclass
+class Visit:
+    """One open page of the app, with what went wrong on it."""
+
+    page: Page
+    url: str
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def composer(self) -> Locator:
+        return self.page.get_by_role("textbox", name="Message")
+
+    @property
+    def history(self) -> Locator:
+        return self.page.locator("#omni-history")
+
+    @property
+    def live(self) -> Locator:
+        return self.page.locator("#omni-live")
+
+    @property
+    def alert(self) -> Locator:
+        return self.page.get_by_role("alert")
+
+    @property
+    def stop(self) -> Locator:
+        return self.page.locator("#omni-composer .stop-button")
+
+    @property
+    def send(self) -> Locator:
+        return self.page.locator("#omni-composer .submit-button")
+
+    def attach(self, *files: Any) -> None:
+        """Puts files into the composer and waits until they are uploaded."""
+        shown = self.page.locator("#omni-composer .thumbnail-item")
+        before = shown.count()
+        self.page.locator("#omni-composer input[type=file]").set_input_files(list(files))
+        shown.nth(before + len(files) - 1).wait_for()
+
+    def say(self, text: str) -> None:
+        """Writes `text` and sends it by a click, which lets the page sound."""
+        self.composer.fill(text)
+        self.send.click()
+
+    def finished(self, answers: int = 1) -> None:
+        """Waits until so many answers are in the history and a new message can be sent."""
+        self.history.locator(".bot-row").nth(answers - 1).wait_for()
+        self.send.wait_for()
+
+    def listen(self) -> None:
+        """Begins to measure what the player lets sound."""
+        self.page.mouse.click(2, 2)  # the gesture that browsers ask for
+        self.page.evaluate(_TAP)
+
+    def heard(self) -> Sound | None:
+        """What has sounded since `listen`; None for silence."""
+        moments = self.page.evaluate("window.moments")
+        loud = [index for index, (_, level) in enumerate(moments) if level > AUDIBLE]
+        if not loud:
+            return None
+        quantum = 128 / 24_000
+        gaps = [moments[b][0] - moments[a][0] - quantum for a, b in pairwise(loud) if b > a + 1]
+        return Sound(moments[loud[0]][0], moments[loud[-1]][0] + quantum, gaps)
+
+    def player(self) -> tuple[str, int]:
+        """The player's state and how often it ran dry."""
+        state, underruns = self.page.evaluate("[omniPlayer.state, omniPlayer.underruns]")
+        return str(state), int(underruns)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: Playwright keeps the main thread's event loop for itself from its start on."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One Chromium for the session."""
+    """The browser of the whole test session."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
         browser.close()
 
 
-@contextmanager
-def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """The page at `url`, ready to be used, in a context of its own. Fails when its console saw an error."""
-    errors: list[str] = []
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Opens the page of an address in a context of its own; at the end no visit may have had a problem."""
+    contexts: list[BrowserContext] = []
+    visits: list[Visit] = []
 
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text)
+    def open_page(url: str, *, wait: bool = True, **options: Any) -> Visit:
+        context = browser.new_context(**({"locale": "en-GB", "viewport": {"width": 1280, "height": 800}} | options))
+        contexts.append(context)
+        visit = Visit(context.new_page(), url)
+        visits.append(visit)
+        _watch(visit)
+        visit.page.goto(url)
+        if wait:
+            visit.page.locator(".omni-ready").wait_for()
+        return visit
 
-    with browser.new_context(**({"viewport": WIDE, "locale": "en-US"} | context)) as opened:
-        page = opened.new_page()
-        page.on("console", note)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        page.locator(".omni-ready").wait_for(timeout=60_000)
-        yield page
-    assert not errors
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [problem for visit in visits for problem in visit.problems] == []
 
 
-@contextmanager
-def listening(page: Page) -> Iterator[Callable[[], NDArray[np.float32]]]:
-    """Hears what the page plays: the samples so far, 24 kHz, silence before and after cut off."""
-    page.locator("#omni-title").click()  # a page may sound only after a gesture
-    page.wait_for_function("window.omniPlayer.output !== null")
-    page.evaluate(_EAR)
+def _watch(visit: Visit) -> None:
+    """Notes errors on the console, failed answers and requests to other machines."""
+    page, problems = visit.page, visit.problems
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("console", lambda line: problems.append(f"console: {line.text}") if line.type == "error" else None)
+    page.on("response", lambda reply: problems.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None)
 
-    def heard() -> NDArray[np.float32]:
-        samples = np.frombuffer(base64.b64decode(page.evaluate(_HEARD)), "<f4")
-        return np.trim_zeros(samples)
+    def look(url: str) -> None:
+        if not url.startswith((visit.url, "blob:", "data:")):
+            problems.append(f"outside: {url}")
 
-    yield heard
+    page.on("request", lambda request: look(request.url))
