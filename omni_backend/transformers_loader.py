@@ -76,6 +76,8 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
             ).eval()
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=repr(error)) from error
+    # Stock makes logits of the whole prompt (10 GB at 32,768 tokens); `generate` reads those of the last position.
+    model.thinker.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:],))
     processor: Any = Qwen3OmniMoeProcessor.from_pretrained(checkpoint.folder)
     if speak:
         # The talker's position ids need the sound encoder's window, which its own config lacks.
@@ -131,7 +133,7 @@ def frame_budget(processor: Any, context_tokens: int) -> FrameBudget:
     token = factor * factor
     low, high = utils.VIDEO_MIN_TOKEN_NUM * token, utils.VIDEO_MAX_TOKEN_NUM * token
     own_low, own_high = video.size["shortest_edge"], video.size["longest_edge"]
-    if own_high < low:
+    if own_low and own_high and own_high < low:
         low, high = own_low, own_high
     return FrameBudget(
         factor=factor,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -43,7 +43,7 @@ from omni_backend import (
 )
 from omni_backend.hub import find_checkpoint
 from omni_backend.transformers_backend import TransformersBackend
-from omni_backend.transformers_loader import choose_attention
+from omni_backend.transformers_loader import choose_attention, frame_budget
 from omni_backend.transformers_speech import Talker
 from tests.media_files import film_file
 from tests.tiny_checkpoints import Shape
@@ -313,6 +313,26 @@ def test_talker_is_not_loaded_without_speech(tiny_checkpoint: Path) -> None:
         assert "--generate-audio" in backend.capabilities.missing_outputs["audio"].text()
     finally:
         backend.close()
+
+
+def test_logits_are_made_of_the_last_position_alone(engine: Backend) -> None:
+    sizes: list[int] = []
+    head = cast(TransformersBackend, engine).loaded.model.thinker.lm_head
+    handle = head.register_forward_hook(lambda module, args, logits: sizes.append(logits.shape[1]))
+    ask(engine, "Hello")
+    handle.remove()
+
+    assert set(sizes) == {1}
+
+
+def test_frame_sizes_of_the_published_processor(engine: Backend) -> None:
+    """Its saved range is wide (3,136 to 12,845,056 pixels), so that of qwen-omni-utils holds."""
+    video = SimpleNamespace(patch_size=16, merge_size=2, size={"shortest_edge": 3136, "longest_edge": 12_845_056})
+    published = frame_budget(SimpleNamespace(video_processor=video), 32_768)
+    own = cast(TransformersBackend, engine).loaded.budget
+
+    assert (published.factor, published.min_pixels, published.max_pixels) == (32, 128 * 1024, 768 * 1024)
+    assert (own.min_pixels, own.max_pixels) == (9216, 12_288)
 
 
 def test_flash_attention_falls_back_with_its_reason(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
