@@ -121,14 +121,16 @@ class Chat:
 
     async def keep(self, id: str | None, value: dict[str, Any] | None, request: gr.Request) -> Updates:
         """Puts the answer into the history and makes the composer ready; gives a failed message back to it."""
+        parts, language = self._parts, language_of(request)
         session = self._sessions.get(id)
-        if session is None or session.turn is None:
-            return self._nothing()
-        await session.turn.wait()
-        outcome = session.take_outcome()
+        if session is None:  # forgotten while it answered
+            return self._empty()
+        outcome = None
+        if session.turn is not None:
+            await session.turn.wait()
+            outcome = session.take_outcome()
         if outcome is None:
             return self._nothing()
-        parts, language = self._parts, language_of(request)
         composer: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
         if outcome.returned is not None:
             composer["value"] = _joined(render.draft(outcome.returned), value)
@@ -146,6 +148,16 @@ class Chat:
         session = self._sessions.get(id)
         if session is not None:
             await session.restart()
+        return self._empty()
+
+    async def stop(self, id: str | None) -> None:
+        """Ends the running answer; the engine is free afterwards."""
+        session = self._sessions.get(id)
+        if session is not None:
+            await session.stop()
+
+    def _empty(self) -> Updates:
+        """A page without a conversation."""
         parts = self._parts
         return {
             parts.history: [],
@@ -155,12 +167,6 @@ class Chat:
             parts.composer: gr.update(submit_btn=True, stop_btn=False),
             parts.token: "",
         }
-
-    async def stop(self, id: str | None) -> None:
-        """Ends the running answer; the engine is free afterwards."""
-        session = self._sessions.get(id)
-        if session is not None:
-            await session.stop()
 
     def _nothing(self) -> Updates:
         """Changes nothing; Gradio takes no empty update."""

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import gradio as gr
 
-from omni_backend import Backend
+from omni_backend import LANGUAGES, Backend, phrase
+from omni_backend.media_values import bytes_text
 from omni_ui.api import add_api
 from omni_ui.chat import Chat, Parts, Updates
 from omni_ui.examples import Example, hand_over
@@ -35,12 +36,14 @@ def build_demo(
     desk: SpeechDesk,
     *,
     embedded: bool = False,
+    speak: bool = False,
     examples: tuple[Example, ...] = (),
     files: Path,
 ) -> gr.Blocks:
     """The page over `backend`.
 
-    `embedded`: say that this is the tiny checkpoint. `files`: a folder for the examples' files, inside Gradio's
+    `embedded`: say that this is the tiny checkpoint. `speak`: expect that it speaks, until it is loaded and says
+    so itself. `files`: a folder for the examples' files, inside Gradio's
     own, so that they may be handed out.
     """
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, IDLE_SECONDS))
@@ -51,7 +54,7 @@ def build_demo(
             if embedded:
                 gr.Markdown(label("ui.embedded"), elem_id="omni-embedded")
             buttons = _example_buttons(examples)
-            parts = _column(status, sessions)
+            parts = _column(status, sessions, speak)
         for button, example in zip(buttons, examples, strict=True):
             _offer(button, example, parts, files)
         _wire(demo, Chat(backend, sessions, desk, parts), parts)
@@ -64,11 +67,14 @@ def example_texts(examples: tuple[Example, ...]) -> Texts:
     return {f"example.{number}": example.titles for number, example in enumerate(examples)}
 
 
-def head() -> str:
-    """The page's own scripts, for `launch(head=...)`."""
+def head(file_bytes: int) -> str:
+    """The page's own scripts, for `launch(head=...)`. `file_bytes`: the most that a file may have."""
     worklet = (_STATIC / "worklet.js").read_text(encoding="utf-8")
+    refusal = phrase("media.larger", name="{name}", limit=bytes_text(file_bytes))
+    upload = {"bytes": file_bytes, "sentences": {language: refusal.text(language) for language in LANGUAGES}}
+    values = f"const WORKLET = {json.dumps(worklet)};\nconst UPLOAD = {json.dumps(upload)};\n"
     scripts = [(_STATIC / name).read_text(encoding="utf-8") for name in ("player.js", "page.js")]
-    return f"<script>{{\nconst WORKLET = {json.dumps(worklet)};\n{''.join(scripts)}}}</script>"
+    return f"<script>{{\n{values}{''.join(scripts)}}}</script>"
 
 
 def style() -> Path:
@@ -90,7 +96,7 @@ def _example_buttons(examples: tuple[Example, ...]) -> list[gr.Button]:
         return [gr.Button(label(key), size="sm") for key in example_texts(examples)]
 
 
-def _column(status: gr.HTML, sessions: SessionStore) -> Parts:
+def _column(status: gr.HTML, sessions: SessionStore, expected: bool) -> Parts:
     """The conversation and the composer."""
     chat: dict[str, Any] = {"show_label": False, "container": False, "height": "auto", "elem_classes": "omni-chat"}
     with gr.Column(elem_id="omni-talk"):
@@ -100,6 +106,7 @@ def _column(status: gr.HTML, sessions: SessionStore) -> Parts:
         live = gr.Chatbot(elem_id="omni-live", label=label("ui.answer"), buttons=[], visible=False, **chat)
         note = gr.HTML(elem_id="omni-note", elem_classes="omni-line")
         error = gr.HTML(elem_id="omni-error", elem_classes="omni-line")
+        gr.HTML('<div id="omni-refused" role="alert" class="omni-error" hidden></div>', elem_classes="omni-line")
     with gr.Column(elem_id="omni-write"):
         composer = gr.MultimodalTextbox(
             elem_id="omni-composer",
@@ -111,7 +118,7 @@ def _column(status: gr.HTML, sessions: SessionStore) -> Parts:
             max_plain_text_length=100_000,
         )
         with gr.Row(elem_id="omni-voice"):
-            speak = gr.Checkbox(False, label=label("ui.speak"), interactive=False, container=False)
+            speak = gr.Checkbox(expected, label=label("ui.speak"), interactive=False, container=False)
             voice = gr.Dropdown([], label=label("ui.voice"), visible=False, container=False)
             silence = gr.Button(label("ui.silence"), size="sm", elem_id="omni-silence")
     silence.click(None, js=_FLUSH, **_LIGHT)
@@ -134,6 +141,7 @@ def _wire(demo: gr.Blocks, chat: Chat, parts: Parts) -> None:
     """Which event does what. All of them are the page's own; programs use `/chat`."""
     engine = [parts.status, parts.timer, parts.speak, parts.voice]
     gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
+    whole = [parts.history, parts.live, parts.note, parts.error, parts.composer, parts.token]
     sent = parts.composer.submit(
         chat.submit,
         [parts.composer, parts.session, parts.speak, parts.voice],
@@ -144,13 +152,13 @@ def _wire(demo: gr.Blocks, chat: Chat, parts: Parts) -> None:
     sent.then(chat.watch, [parts.session], [parts.live, parts.note], api_visibility="private", **_TURN).then(
         chat.keep,
         [parts.session, parts.composer],
-        [parts.history, parts.live, parts.note, parts.error, parts.composer],
+        whole,
         **_LIGHT,
     )
     parts.history.clear(
         chat.restart,
         [parts.session],
-        [parts.history, parts.live, parts.note, parts.error, parts.composer, parts.token],
+        whole,
         **_LIGHT,
     ).then(None, [parts.token], None, js=_LISTEN, **_LIGHT)
     parts.composer.stop(None, js=_FLUSH, **_LIGHT)

@@ -52,13 +52,18 @@ def waiting(answer: Answer, backend: Backend, language: Language) -> str:
     """One line under the live bubble: what the answer waits for, or nothing once it is being read."""
     if answer.ended or answer.text:
         return ""
-    if isinstance(backend.status, Loading):
-        return _line(phrase("ui.waits_for_model"), language, "omni-waiting")
-    if answer.started:
-        return _line(phrase("ui.thinking"), language, "omni-waiting")
-    if backend.active_requests > backend.capabilities.max_concurrency:
-        return _line(phrase("ui.waits_for_others"), language, "omni-waiting")
-    return _line(phrase("ui.reading"), language, "omni-waiting")
+    match backend.status:
+        case Loading():
+            key = "ui.waits_for_model"
+        case Failed():
+            return ""  # the error follows
+        case Ready() if answer.started:
+            key = "ui.thinking"
+        case Ready() if backend.active_requests > backend.capabilities.max_concurrency:
+            key = "ui.waits_for_others"
+        case Ready():
+            key = "ui.reading"
+    return _line(phrase(key), language, "omni-waiting")
 
 
 def metrics(answer: Answer, language: Language) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from omni_backend import Backend, BackendError, Limits, phrase
+from omni_backend import Backend, BackendError, defaults, phrase
 from omni_ui.cli import Settings, console_language
 from omni_ui.examples import load_examples
 from omni_ui.language import translations
@@ -63,7 +63,13 @@ class App:
         desk = SpeechDesk()
         examples = load_examples() if settings.embedded else ()
         self._demo = build_demo(
-            self.backend, self.sessions, desk, embedded=settings.embedded, examples=examples, files=root / "examples"
+            self.backend,
+            self.sessions,
+            desk,
+            embedded=settings.embedded,
+            speak=settings.generate_audio,
+            examples=examples,
+            files=root / "examples",
         )
         self._demo.queue(max_size=QUEUE_SIZE, api_open=True, default_concurrency_limit=None)
         self._demo.launch(
@@ -78,12 +84,12 @@ class App:
             ssr_mode=False,
             enable_monitoring=False,
             footer_links=["api"],
-            max_file_size=Limits().file_bytes,
+            max_file_size=defaults.FILE_BYTES,
             app_kwargs={"routes": [desk.route()]},
             i18n=translations(example_texts(examples)),
             theme=theme(),
             css_paths=style(),
-            head=head(),
+            head=head(defaults.FILE_BYTES),
         )
         if self._demo.server is not None:
             self._demo.server.config.timeout_graceful_shutdown = int(CLOSE_SECONDS)

@@ -112,12 +112,13 @@ class Turn:
     async def look(self) -> AsyncGenerator[Answer, None]:
         """The answer whenever there is news: the first text at once, then every LOOK_SECONDS, last the whole.
 
-        Meant for one viewer. When it goes away before the end, the turn is stopped.
+        When the viewer goes away before the end, the turn is stopped.
         """
         try:
             while True:
-                self._changed.clear()
-                self._urgent.clear()
+                if not self._ended:
+                    self._changed.clear()
+                    self._urgent.clear()
                 answer = self.answer
                 yield answer
                 if answer.ended:

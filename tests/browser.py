@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,41 +13,6 @@ ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-AUDIBLE = 0.02
-"""Root mean square above which a moment of 128 samples counts as sound."""
-
-_TAP = """async () => {
-  const player = window.omniPlayer;
-  player.unlock();
-  while (!player.output) await new Promise((go) => setTimeout(go, 10));
-  const source = `registerProcessor("tap", class extends AudioWorkletProcessor {
-    process([input]) {
-      let sum = 0;
-      for (const sample of input[0] ?? []) sum += sample * sample;
-      this.port.postMessage([currentTime, Math.sqrt(sum / 128)]);
-      return true;
-    }
-  })`;
-  await player.context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-  const tap = new AudioWorkletNode(player.context, "tap");
-  window.moments = [];
-  tap.port.onmessage = ({ data }) => window.moments.push(data);
-  player.output.connect(tap).connect(player.context.destination);
-}"""
-
-
-@dataclass
-class Sound:
-    """What was heard: the first and last audible second, and the silences between them."""
-
-    start: float
-    end: float
-    gaps: list[float]
-
-    @property
-    def seconds(self) -> float:
-        """From the first audible moment to the last."""
-        return self.end - self.start
 
 
 @dataclass
@@ -99,21 +63,6 @@ class Visit:
         """Waits until so many answers are in the history and a new message can be sent."""
         self.history.locator(".bot-row").nth(answers - 1).wait_for()
         self.send.wait_for()
-
-    def listen(self) -> None:
-        """Begins to measure what the player lets sound."""
-        self.page.mouse.click(2, 2)  # the gesture that browsers ask for
-        self.page.evaluate(_TAP)
-
-    def heard(self) -> Sound | None:
-        """What has sounded since `listen`; None for silence."""
-        moments = self.page.evaluate("window.moments")
-        loud = [index for index, (_, level) in enumerate(moments) if level > AUDIBLE]
-        if not loud:
-            return None
-        quantum = 128 / 24_000
-        gaps = [moments[b][0] - moments[a][0] - quantum for a, b in pairwise(loud) if b > a + 1]
-        return Sound(moments[loud[0]][0], moments[loud[-1]][0] + quantum, gaps)
 
     def player(self) -> tuple[str, int]:
         """The player's state and how often it ran dry."""

@@ -28,8 +28,10 @@ def serving(backend: Backend, *, embedded: bool = False) -> Iterator[App]:
     def make_backend(_: tuple[Path, ...]) -> Backend:
         return backend
 
+    settings = Settings(checkpoint="tests", generate_audio=True, embedded=embedded, server_port=free_port())
+
     async def launch() -> App:
-        return App(make_backend, Settings(checkpoint="tests", embedded=embedded, server_port=free_port()))
+        return App(make_backend, settings)
 
     # Gradio makes event loops and forgets to close them, unless it finds a running one.
     with ThreadPoolExecutor(1) as threads:

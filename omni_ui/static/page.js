@@ -1,4 +1,5 @@
-// Small things that Gradio leaves to the page: a name for the composer, and the newest words in sight.
+// Small things that Gradio leaves to the page: a name for the composer, the newest words in sight, and a word
+// about files that are too large before they are sent. `UPLOAD` ({bytes, sentences}) is put in front by the server.
 (() => {
   const NEAR = 160; // pixels from the end that count as reading along
 
@@ -23,6 +24,29 @@
     }).observe(column);
     return true;
   }
+
+  function tell(sentence) {
+    const box = document.querySelector("#omni-refused");
+    box.textContent = sentence;
+    box.hidden = !sentence;
+  }
+
+  // Keeps a selection with a file beyond the limit from Gradio, which would send it first and name no file.
+  function refuseLarge(event, files) {
+    const large = [...(files ?? [])].find((file) => file.size > UPLOAD.bytes);
+    if (!large) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    if (event.type === "change") event.target.value = "";
+    const language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+    tell(UPLOAD.sentences[language].replace("{name}", () => large.name));
+  }
+
+  const inComposer = (event) => event.target.closest?.("#omni-composer");
+  addEventListener("change", (event) => inComposer(event) && refuseLarge(event, event.target.files), true);
+  addEventListener("drop", (event) => inComposer(event) && refuseLarge(event, event.dataTransfer.files), true);
+  addEventListener("paste", (event) => inComposer(event) && refuseLarge(event, event.clipboardData.files), true);
+  for (const begin of ["click", "keydown"]) addEventListener(begin, (event) => inComposer(event) && tell(""), true);
 
   const waiting = new Set([nameComposer, follow]);
   const watch = new MutationObserver(() => {
