@@ -79,6 +79,8 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     # Stock makes logits of the whole prompt (10 GB at 32,768 tokens); `generate` reads those of the last position.
     model.thinker.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:],))
     processor: Any = Qwen3OmniMoeProcessor.from_pretrained(checkpoint.folder)
+    # Frames come resized (see `frame_budget`); unset, Transformers warns about how it would resize them.
+    processor.video_processor.cap_pixels_per_frame = False
     if speak:
         # The talker's position ids need the sound encoder's window, which its own config lacks.
         model.talker.config.audio_config = model.thinker.config.audio_config

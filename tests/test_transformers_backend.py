@@ -126,7 +126,7 @@ def test_speech_is_audible_and_as_long_as_its_frames(engine: Backend) -> None:
     assert sound.size / 24_000 == pytest.approx(done_of(events).usage.audio_frames * 0.08, abs=0.08)
 
 
-def test_photo_sound_and_film_in_one_message(engine: Backend) -> None:
+def test_photo_sound_and_film_in_one_message(engine: Backend, caplog: pytest.LogCaptureFixture) -> None:
     files = [
         MediaPart("image", str(EXAMPLES / "square.png")),
         MediaPart("audio", str(EXAMPLES / "tone.wav")),
@@ -136,6 +136,7 @@ def test_photo_sound_and_film_in_one_message(engine: Backend) -> None:
 
     assert text_of(events)
     assert any(isinstance(event, AudioDelta) for event in events)
+    assert not caplog.records, "nothing to worry the reader of the log"
 
 
 def test_media_keep_the_order_of_the_user(engine: Backend) -> None:
