@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from omni_ui.speech import SpeechDesk
 
 QUEUE_SIZE: Final = 64
 CLOSE_SECONDS: Final = 1.0
-"""How long closing waits for open connections, and for the engine."""
+"""How long closing waits for the engine: one that is still loading cannot be interrupted."""
 
 MakeBackend = Callable[[tuple[Path, ...]], Backend]
 """Takes the folders in which uploaded files lie, gives the engine, not yet started."""
@@ -56,6 +57,8 @@ class App:
     def close(self) -> None:
         """Ends all answers and the server, and deletes all files. The engine is its owner's to close."""
         self.sessions.close()
+        # Gradio's event streams would wait ten seconds for news; cut them, without a traceback for each.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._demo.close(verbose=False)
         self._tidy()
 
@@ -92,7 +95,7 @@ class App:
             head=head(defaults.FILE_BYTES),
         )
         if self._demo.server is not None:
-            self._demo.server.config.timeout_graceful_shutdown = int(CLOSE_SECONDS)
+            self._demo.server.config.timeout_graceful_shutdown = 0
 
     def _tidy(self) -> None:
         if self._gradio_folder is None:
@@ -125,10 +128,6 @@ def serve(make_backend: MakeBackend, settings: Settings) -> int:
     engine.start()
     app.close()
     engine.join(CLOSE_SECONDS)
-    if engine.is_alive():  # still loading: nothing interrupts that, and Python would wait for it
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
     return 0
 
 
