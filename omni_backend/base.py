@@ -22,6 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import final
 
+from omni_backend import defaults
 from omni_backend.capabilities import Capabilities
 from omni_backend.catalogue import Phrase, phrase
 from omni_backend.errors import BackendError, BackendUnavailable, GenerationFailed, UnsupportedRequest
@@ -154,7 +155,10 @@ class Backend(ABC):
         with self._lock:
             self._active += 1
         try:
-            _check(request, await self.ready())
+            can = await self.ready()
+            if self._active > can.max_concurrency + defaults.MAX_WAITING:
+                raise BackendUnavailable(phrase("backend.busy"))
+            _check(request, can)
             async with aclosing(self._stream(request)) as events:
                 async for event in events:
                     elapsed = time.perf_counter() - started
@@ -228,6 +232,8 @@ def _check(request: ChatRequest, can: Capabilities) -> None:
     for message in request.messages:
         _check_media(message, can)
     last = request.messages[-1]
+    if not can.text_prompts and [getattr(part, "type", "text") for part in last.content] != ["audio"]:
+        raise UnsupportedRequest(phrase("request.one_recording"))
     if not last.text.strip() and not any(isinstance(part, MediaPart) for part in last.content):
         raise UnsupportedRequest(phrase("request.empty"))
 

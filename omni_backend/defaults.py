@@ -34,6 +34,8 @@ VIDEO_FPS: Final = 2.0  # frames a second that the model was trained on, qwen-om
 VIDEO_MAX_FRAMES: Final = 768  # qwen-omni-utils' FPS_MAX_FRAMES
 VIDEO_CONTEXT_SHARE: Final = 0.5  # of the context that one film may take
 
+MAX_WAITING: Final = 32  # requests that wait for their turn; more are told to come back
+
 # Fetching of http(s) media.
 URL_TIMEOUT_SECONDS: Final = 30.0
 MEDIA_CACHE_BYTES: Final = 512 * 1024**2  # decoded media kept for later turns

@@ -65,7 +65,9 @@ class Answer:
         Raises BadMedia or ContextTooLong.
         """
         loaded = self._loaded
-        prompt = build_prompt(self._request, media, loaded.budget, patch_size=loaded.patch_size)
+        prompt = build_prompt(
+            self._request, media, loaded.budget, patch_size=loaded.patch_size, reserved=loaded.reserved_tokens
+        )
         for notice in prompt.notices:
             self._emit(notice)
         text = loaded.processor.apply_chat_template(prompt.chat, add_generation_prompt=True, tokenize=False)
@@ -82,6 +84,7 @@ class Answer:
         """Thinks and, if asked, speaks. Raises OutOfMemory."""
         if self._cancelled.is_set():
             return
+        out_of_memory = ""
         try:
             with torch.inference_mode():
                 inputs = self._inputs.to(self._loaded.device, self._loaded.model.thinker.dtype)
@@ -90,8 +93,11 @@ class Answer:
                 else:
                     self._think(inputs)
         except torch.OutOfMemoryError as error:
+            out_of_memory = repr(error)
+        if out_of_memory:
+            # Only here, and without its cause: the caught error's frames hold on to the failed answer's memory.
             torch.cuda.empty_cache()
-            raise OutOfMemory(phrase("engine.out_of_memory"), detail=repr(error)) from error
+            raise OutOfMemory(phrase("engine.out_of_memory"), detail=out_of_memory)
         if not self._cancelled.is_set():
             self._emit(self._done())
 

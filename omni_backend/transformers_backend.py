@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from omni_backend.base import Backend, ReportProgress
@@ -21,6 +22,9 @@ from omni_backend.types import ChatRequest, StreamEvent
 
 if TYPE_CHECKING:
     from omni_backend.transformers_loader import LoadedModel
+
+DECODERS: Final = 2
+"""How many requests have their media decoded at the same time."""
 
 _END: Final = object()
 
@@ -37,6 +41,7 @@ class TransformersBackend(Backend):
         super().__init__()
         self._options = options
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni-engine")
+        self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
         self._running: set[threading.Event] = set()
         self._loaded: LoadedModel | None = None
         self._media = MediaLoader(roots=options.upload_roots)
@@ -89,7 +94,7 @@ class TransformersBackend(Backend):
         work: Future[None] | None = None
         try:
             answer = Answer(self.loaded, request, emit, cancelled)
-            await asyncio.to_thread(answer.prepare, self._media)
+            await loop.run_in_executor(self._decoders, answer.prepare, self._media)
             work = self._engine.submit(answer.run)
             work.add_done_callback(lambda _: emit(_END))
             while (event := await events.get()) is not _END:
@@ -98,15 +103,24 @@ class TransformersBackend(Backend):
         finally:
             cancelled.set()
             self._running.discard(cancelled)
-            if work is not None and not work.cancel():
-                # The engine is free once its thread has seen the event, a token or a frame later.
-                await asyncio.wait([asyncio.wrap_future(work)])
+            if work is not None and not work.done() and not work.cancel():
+                await _ended(work)
 
     def _unload(self) -> None:
         for cancelled in tuple(self._running):
             cancelled.set()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
         self._engine.shutdown(wait=True, cancel_futures=True)
         self._loaded = None
+
+
+async def _ended(work: Future[None]) -> None:
+    """Waits until the engine's thread has seen `cancelled`, a token or a frame later. Cannot be cancelled itself."""
+    wrapped = asyncio.wrap_future(work)
+    wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
+    while not wrapped.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([wrapped])
 
 
 def _describe(loaded: LoadedModel) -> str:

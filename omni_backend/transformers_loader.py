@@ -42,6 +42,8 @@ class LoadedModel:
     budget: FrameBudget
     patch_size: int
     eos_token_ids: frozenset[int]
+    reserved_tokens: frozenset[str]
+    """The tokenizer's special tokens, which mark turns and media."""
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +78,9 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
             ).eval()
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=repr(error)) from error
+    if speak and torch.cuda.is_available() and {"cpu", "disk"} & set(map(str, model.hf_device_map.values())):
+        # Weights that did not fit were put aside; text would come slowly, speech not at all.
+        raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=str(model.hf_device_map))
     # Stock makes logits of the whole prompt (10 GB at 32,768 tokens); `generate` reads those of the last position.
     model.thinker.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:],))
     processor: Any = Qwen3OmniMoeProcessor.from_pretrained(checkpoint.folder)
@@ -98,6 +103,9 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
         budget=frame_budget(processor, checkpoint.context_tokens),
         patch_size=processor.image_processor.patch_size,
         eos_token_ids=_eos_token_ids(model, processor),
+        reserved_tokens=frozenset(
+            token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special
+        ),
     )
 
 

@@ -222,7 +222,8 @@ class Talker:
         return self._project_text(embed(ids.to(embed.weight.device)))
 
     def _project_text(self, embeddings: torch.Tensor) -> torch.Tensor:
-        projected: torch.Tensor = self._model.talker.text_projection(embeddings.to(self._model.talker.device))
+        device = self._model.talker.device
+        projected: torch.Tensor = self._model.talker.text_projection(embeddings.to(device)).to(device)
         return projected
 
     def _prompt(self, inputs: dict[str, torch.Tensor], states: PromptStates, first: int) -> dict[str, Any]:
@@ -237,7 +238,7 @@ class Talker:
         if media.any():
             seen_and_heard = talker.hidden_projection(states.hidden[media.to(states.hidden.device)].to(talker.device))
             embedded = embedded.clone()
-            embedded[media.to(embedded.device)] = seen_and_heard
+            embedded[media.to(embedded.device)] = seen_and_heard.to(embedded.device)
         head = self._answer_head(ids, states.embeddings, first)
         head_ids = torch.full((1, head.shape[1]), config.tts_pad_token_id, dtype=torch.long, device=talker.device)
         embeds = torch.cat([embedded[user.to(embedded.device)][None], head], dim=1)
@@ -273,7 +274,7 @@ class Talker:
             config.codec_pad_id,
             config.codec_bos_id,
         ]
-        codec = talker.get_input_embeddings()(torch.tensor([marks], device=talker.device))
+        codec = talker.get_input_embeddings()(torch.tensor([marks], device=talker.device)).to(text.device)
         return text + torch.cat([torch.zeros_like(text[:, :_ASSISTANT_HEADER]), codec], dim=1)
 
     def _settings(self) -> dict[str, Any]:

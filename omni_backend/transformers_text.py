@@ -65,16 +65,22 @@ class TextStream:
     def __init__(self, tokenizer: Any, prompt_text: str) -> None:
         self._tokenizer = tokenizer.backend_tokenizer
         self._decoder = DecodeStream(skip_special_tokens=True)
+        self._pending: list[int] = []
         self._splitter = ReasoningSplitter(starts_inside=prompt_text.rstrip().endswith(THINK_START))
 
     def feed(self, token: int) -> list[ReasoningDelta | TextDelta]:
         """The deltas that `token` completes; often none."""
+        self._pending.append(token)
         text = self._decoder.step(self._tokenizer, token)
-        return self._splitter.feed(text) if text else []
+        if not text:
+            return []
+        self._pending.clear()
+        return self._splitter.feed(text)
 
     def finish(self) -> list[ReasoningDelta | TextDelta]:
-        """What was held back at the end of the answer."""
-        return self._splitter.finish()
+        """What was held back at the end of the answer; a character that was cut off shows as U+FFFD."""
+        rest = self._tokenizer.decode(self._pending, skip_special_tokens=True)
+        return self._splitter.feed(rest) + self._splitter.finish()
 
 
 def sampling_kwargs(sampling: SamplingParams, device: torch.device) -> dict[str, Any]:

@@ -53,17 +53,19 @@ class ChatApi:
             await session.restart()
         try:
             sent = await asyncio.to_thread(read_message, message or {}, session)
+            await session.stop()  # one answer at a time
+            turn = session.ask(self._backend, sent, speak=speak, voice=voice or None, system=system_prompt or "")
         except BackendError as problem:
+            if not session.entries:
+                self._sessions.discard(session.id)  # nothing was said in it, and its caller never learns its id
             raise gr.Error(problem.text(language), print_exception=False) from problem
-        await session.stop()  # one answer at a time
-        turn = session.ask(self._backend, sent, speak=speak, voice=voice or None, system=system_prompt or "")
         async with aclosing(turn.look()) as answers:
             async for answer in answers:
                 if answer.text and not answer.ended:
                     yield answer.text, None, session.id
         if answer.error is not None:
             raise gr.Error(answer.error.text(language), print_exception=False)
-        sound = session.entries[-1].sound if session.entries else None
+        sound = session.entries[-1].sound if session.entries and not answer.stopped else None
         yield answer.text, str(sound) if sound else None, session.id
 
 

@@ -92,9 +92,9 @@ class Chat:
             return {parts.error: render.error(phrase("ui.busy"), language), parts.session: session.id}
         try:
             message = await asyncio.to_thread(read_message, value or {}, session)
+            turn = session.ask(self._backend, message, speak=speak, voice=voice)
         except BackendError as problem:
             return {parts.error: render.error(problem, language), parts.session: session.id}
-        turn = session.ask(self._backend, message, speak=speak, voice=voice)
         return {
             parts.session: session.id,
             parts.history: render.history(session.entries, language),

@@ -63,6 +63,7 @@ class App:
         self._tidy()
 
     def _launch(self, settings: Settings, root: Path) -> None:
+        _spare_the_proxy(settings.server_name)
         desk = SpeechDesk()
         examples = load_examples() if settings.embedded else ()
         self._demo = build_demo(
@@ -103,6 +104,13 @@ class App:
         else:
             os.environ["GRADIO_TEMP_DIR"] = self._gradio_folder
         self._work.cleanup()
+
+
+def _spare_the_proxy(server_name: str) -> None:
+    """Gradio asks its own server whether it is up; a proxy of the environment could not answer that."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        spared = [os.environ.get(variable, ""), "127.0.0.1", "localhost", server_name]
+        os.environ[variable] = ",".join(host for host in spared if host)
 
 
 def serve(make_backend: MakeBackend, settings: Settings) -> int:

@@ -21,6 +21,7 @@ from omni_backend import (
     OutputModality,
     Phrase,
     TextPart,
+    UnsupportedRequest,
     phrase,
 )
 from omni_ui.speech import SpeechStream
@@ -96,8 +97,12 @@ class Session:
     def ask(
         self, backend: Backend, message: Message, *, speak: bool = False, voice: str | None = None, system: str = ""
     ) -> Turn:
-        """Adds the user's `message` and starts to answer it. One turn at a time: see `busy`."""
-        assert not self.busy
+        """Adds the user's `message` and starts to answer it.
+
+        Raises UnsupportedRequest while another turn is running: see `busy`.
+        """
+        if self.busy:
+            raise UnsupportedRequest(phrase("ui.busy"))
         before = self.entries
         self.entries = (*before, Entry(message))
         self.touch()
@@ -196,14 +201,20 @@ class SessionStore:
         return len(self._sessions)
 
     def open(self, id: str | None, page: str = "") -> Session:
-        """The session `id`; a new one when there is none (any more)."""
+        """The session `id`, else the one that `page` has already begun, else a new one."""
         session = self.get(id)
+        if session is None and page:  # two messages at once: the page does not know its session's id yet
+            session = self.get(next((other.id for other in self._sessions.values() if other.page == page), None))
         if session is None:
             while len(self._sessions) >= self._limit:
-                self.discard(next(iter(self._sessions)))
+                self.discard(self._least_missed())
             session = Session(secrets.token_urlsafe(24), self._root / secrets.token_urlsafe(24), page)
             self._sessions[session.id] = session
         return session
+
+    def _least_missed(self) -> str:
+        """Of the sessions that were left alone longest: an empty one first, one that is being answered last."""
+        return min(self._sessions.values(), key=lambda session: (session.busy, bool(session.entries))).id
 
     def get(self, id: str | None) -> Session | None:
         """The session `id`, None when it is unknown or forgotten. Counts as use."""

@@ -66,7 +66,7 @@ class Turn:
         self._notices: list[Phrase] = []
         self._done: Done | None = None
         self._error: BackendError | None = None
-        self._started = self._ended = self._stopped = False
+        self._started = self._ended = self._stopped = self._cancelled = False
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._on_end = on_end
@@ -96,7 +96,7 @@ class Turn:
 
     async def stop(self) -> Answer:
         """Frees the engine and keeps what there is. Does nothing to a turn that has ended."""
-        self._task.cancel()
+        self._cancel_once()
         return await self.wait()
 
     async def wait(self) -> Answer:
@@ -107,7 +107,13 @@ class Turn:
     def cancel(self) -> None:
         """Like `stop` without waiting, from any thread."""
         with suppress(RuntimeError):  # the loop is closed: so is the turn
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._loop.call_soon_threadsafe(self._cancel_once)
+
+    def _cancel_once(self) -> None:
+        """A second cancel would end the task before the engine is free."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
 
     async def look(self) -> AsyncGenerator[Answer, None]:
         """The answer whenever there is news: the first text at once, then every LOOK_SECONDS, last the whole.
@@ -134,7 +140,9 @@ class Turn:
                 async for event in events:
                     self._take(event)
         except BackendError as error:
-            self._error = error
+            # Kept as long as the conversation: without the frames that hold the failed answer's memory.
+            error.__cause__ = error.__context__ = None
+            self._error = error.with_traceback(None)
 
     def _take(self, event: StreamEvent) -> None:
         self._started = True

@@ -163,6 +163,14 @@ def test_errors_are_sentences_and_leave_the_conversation_as_it_was(
     assert said == ["first", "ok", "fifth"]
 
 
+def test_calls_that_fail_leave_no_conversation_behind(app: App) -> None:
+    before = len(app.sessions)
+    for _ in range(3):
+        with pytest.raises(AppError):
+            ask(Client(app.url, verbose=False), " ")
+    assert len(app.sessions) == before
+
+
 def test_cancelling_the_job_frees_the_engine(client: Client, backend: ScriptedBackend) -> None:
     before = backend.cancelled
     backend.enqueue(TextDelta("half"), FOREVER)
@@ -211,7 +219,9 @@ def test_the_app_answers_soon_and_ends_when_told(number: signal.Signals) -> None
     """5 s and 2 s on a quiet machine with two slow cores; the test allows for a busy one."""
     port = free_port()
     began = time.monotonic()
-    process = start("--server-port", str(port), "-c", str(ROOT / "assets" / "tiny-qwen3-omni"))
+    # A proxy of the environment must not come between the app and itself.
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+    process = start("--server-port", str(port), "-c", str(ROOT / "assets" / "tiny-qwen3-omni"), **proxy)
     try:
 
         def answers() -> bool:

@@ -22,6 +22,7 @@ from omni_backend import (
     ScriptedBackend,
     TextDelta,
     TextPart,
+    UnsupportedRequest,
     phrase,
 )
 from omni_ui.sessions import Outcome, Session, SessionStore
@@ -218,14 +219,42 @@ async def test_an_unknown_id_gets_a_new_session_of_its_own(store: SessionStore) 
 async def test_the_session_left_alone_longest_makes_room(tmp_path: Path) -> None:
     store = SessionStore(tmp_path, limit=2)
     one, two = store.open(None), store.open(None)
-    backend = ScriptedBackend([FOREVER])
-    turn = two.ask(backend, user("Hi"))
     store.get(one.id)
     three = store.open(None)
     assert len(store) == 2
     assert [store.get(session.id) for session in (one, two, three)] == [one, None, three]
-    await turn.wait()
+
+
+async def test_empty_conversations_make_room_first_and_running_ones_last(tmp_path: Path) -> None:
+    store = SessionStore(tmp_path, limit=2)
+    backend = ScriptedBackend(fallback=[FOREVER], capabilities=TWO_AT_ONCE)
+    one = store.open(None)
+    first = one.ask(backend, user("Hi"))
+    for _ in range(5):
+        two = store.open(None)
+    assert store.get(one.id) is one
+    second = two.ask(backend, user("Hi"))
+    store.get(two.id)
+    store.open(None)
+    assert len(store) == 2
+    assert (store.get(one.id), store.get(two.id)) == (None, two)
+    await first.wait()
+    assert not second.ended
+    await second.stop()
     assert backend.active_requests == 0
+
+
+async def test_a_page_has_one_conversation_before_it_knows_its_id(store: SessionStore) -> None:
+    assert store.open(None, "page") is store.open(None, "page")
+    assert store.open(None, "page") is not store.open(None, "other")
+    assert store.open(None) is not store.open(None)
+
+
+async def test_a_second_message_at_once_is_refused(session: Session) -> None:
+    turn = session.ask(ScriptedBackend([FOREVER]), user("Hi"))
+    with pytest.raises(UnsupportedRequest):
+        session.ask(ScriptedBackend(), user("Hi again"))
+    await turn.stop()
 
 
 async def test_a_closed_page_ends_only_its_own_turn(store: SessionStore) -> None:

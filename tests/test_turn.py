@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import numpy as np
@@ -17,6 +18,7 @@ from omni_backend import (
     OutOfMemory,
     ReasoningDelta,
     ScriptedBackend,
+    StreamEvent,
     TextDelta,
     TextPart,
     phrase,
@@ -101,6 +103,44 @@ async def test_stop_keeps_what_there_is_and_frees_the_engine() -> None:
     assert (await viewer)[-1] == answer
     assert turn.speech.ended
     assert await turn.stop() == answer
+
+
+class Slow(ScriptedBackend):
+    """Takes until `released` to let go of its engine."""
+
+    def __init__(self) -> None:
+        super().__init__([TextDelta("half"), FOREVER])
+        self.released = asyncio.Event()
+
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        try:
+            async with aclosing(super()._stream(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            await self.released.wait()
+
+
+async def test_a_second_stop_waits_for_the_engine_like_the_first() -> None:
+    backend = Slow()
+    turn = Turn(backend, REQUEST)
+    await until(lambda: turn.answer.text)
+    stops = [asyncio.create_task(turn.stop()) for _ in range(3)]
+    turn.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (turn.ended, backend.active_requests) == (False, 1)
+    backend.released.set()
+    assert [answer.stopped for answer in await asyncio.gather(*stops)] == [True] * 3
+    assert backend.active_requests == 0
+
+
+async def test_an_error_is_kept_without_the_memory_of_the_failed_answer() -> None:
+    turn = Turn(ScriptedBackend([RuntimeError("engine")]), REQUEST)
+    error = (await turn.wait()).error
+    assert error is not None
+    assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+    assert "engine" in error.detail
 
 
 async def test_a_turn_that_is_stopped_before_it_begins_ends() -> None:
