@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from omni_backend import (
     defaults,
     phrase,
 )
+from omni_backend.base import ReportProgress
 from omni_backend.scripted import Step
 from omni_ui.server import App
 from tests.browser import Visit
@@ -359,13 +361,25 @@ def test_on_a_phone_everything_fits_and_can_be_touched(
     assert (max(ground[:3]) < 80) == (scheme == "dark")
 
 
+class SlowToLoad(ScriptedBackend):
+    """Loads until it is told to be ready."""
+
+    loaded: threading.Event
+
+    def _load(self, report: ReportProgress) -> Capabilities:
+        self.loaded.wait()
+        return super()._load(report)
+
+
 def test_a_message_sent_while_the_model_loads_is_answered(visit: Open) -> None:
-    loading = ScriptedBackend([TextDelta("At last.")], load=[2.0])
+    loading = SlowToLoad([TextDelta("At last.")])
+    loading.loaded = threading.Event()
     with serving(loading) as app:
         page = visit(app.url, wait=False)
         expect(page.page.get_by_role("progressbar")).to_be_visible()
         page.say("Hi")
         expect(page.page.locator(".omni-waiting")).to_have_text(phrase("ui.waits_for_model").text())
+        loading.loaded.set()
         page.finished()
         expect(page.history).to_contain_text("At last.")
         assert loading.requests[-1].modalities == {"text", "audio"}  # as the command line asked
