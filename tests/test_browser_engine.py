@@ -81,6 +81,21 @@ def test_photo_recording_and_film_in_one_message(page: Visit) -> None:
     expect(page.history.locator(".bot-row").first).to_contain_text("I see")
 
 
+def test_a_recording_by_microphone_is_sent(page: Visit) -> None:
+    composer = page.page.locator("#omni-composer")
+    composer.get_by_role("button", name="Record audio").click()
+    composer.locator(".record-button").click()
+    expect(composer).to_contain_text("0:01", timeout=20_000)
+    composer.locator(".stop-button:visible").click()
+    composer.get_by_role("button", name="Attach audio").click()
+    composer.locator(".thumbnail-item").wait_for()
+    page.say("What do you hear?")
+    page.finished()
+
+    expect(page.history.locator(".user-row").first).to_contain_text("0:0")
+    expect(page.history.locator(".bot-row").first).to_contain_text(".")
+
+
 def test_a_name_is_remembered(page: Visit) -> None:
     page.say("My name is Maria.")
     page.finished()
