@@ -111,15 +111,16 @@ def test_the_enter_key_sends_and_a_second_message_goes_on(page: Visit, backend: 
 
 
 def test_speech_is_heard_while_the_text_is_written_without_gaps(page: Visit, backend: ScriptedBackend) -> None:
-    backend.enqueue(*[step for n in range(12) for step in (TextDelta(f"word{n} "), tone(), 0.1)])
+    backend.enqueue(*[step for n in range(20) for step in (TextDelta(f"word{n} "), tone(0.5), 0.1)])
+    spoken = np.trim_zeros(np.tile(tone(0.5).pcm, 20))
     ear = Ear(page.page)
     page.say("Speak")
     wait_until(lambda: ear.heard().size > 0, "the sound")
     expect(page.live).to_be_visible()  # it sounds before the answer is whole
     page.finished()
-    wait_until(lambda: page.player()[0] == "idle", "the end of the sound")
+    wait_until(lambda: ear.heard().size >= spoken.size and page.player()[0] == "idle", "the end of the sound")
+    sound = ear.heard()
     assert page.player() == ("idle", 0)
-    sound, spoken = ear.heard(), np.trim_zeros(np.tile(tone().pcm, 12))
     assert sound.size == spoken.size
     assert np.abs(sound - spoken).max() < 1e-4
 
