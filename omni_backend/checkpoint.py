@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from omni_backend import defaults
-from omni_backend.catalogue import phrase
+from omni_backend.capabilities import Capabilities, Limits
+from omni_backend.catalogue import Phrase, phrase
 from omni_backend.errors import BackendUnavailable
 from omni_backend.types import SamplingParams
 
@@ -47,6 +48,8 @@ class Checkpoint:
     voices: tuple[str, ...]
     """The talker's `speaker_id` table, in its own order but with `defaults.VOICE` first where it has it."""
     context_tokens: int
+    eos_token_ids: frozenset[int]
+    """The ids that end an answer, as far as the checkpoint's files say."""
     dtype: str
     """Of its weights as stored: "bfloat16", "float16" or "float32"."""
     sampling: SamplingParams
@@ -79,6 +82,7 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
         has_talker=has_talker,
         voices=tuple(sorted(speakers, key=lambda voice: voice != defaults.VOICE)),
         context_tokens=min(defaults.CONTEXT_TOKENS, positions or defaults.CONTEXT_TOKENS),
+        eos_token_ids=_ids(generation.get("eos_token_id")) | _ids(config.get("im_end_token_id")),
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
         sampling=_sampling(kind, generation),
         talker=TalkerParams(
@@ -87,11 +91,51 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     )
 
 
+def capabilities_of(
+    checkpoint: Checkpoint,
+    *,
+    engine: str,
+    speaks: bool,
+    context_tokens: int,
+    max_concurrency: int,
+    notices: tuple[Phrase, ...] = (),
+    no_speech: Phrase | None = None,
+) -> Capabilities:
+    """What a checkpoint can do on an engine of this machine.
+
+    `engine`: one line for people. `no_speech`: why it does not speak, where that is neither the checkpoint's nature
+    nor the missing `--generate-audio`.
+    """
+    captioner = checkpoint.kind == "captioner"
+    only_audio = phrase("request.only_audio")
+    silent = no_speech or phrase("load.talker_off" if checkpoint.has_talker else "load.talker_missing")
+    return Capabilities(
+        model=checkpoint.name,
+        engine=engine,
+        inputs=frozenset({"audio"} if captioner else {"image", "audio", "video"}),
+        missing_inputs={"image": only_audio, "video": only_audio} if captioner else {},
+        outputs=frozenset({"text", "audio"} if speaks else {"text"}),
+        missing_outputs={} if speaks else {"audio": silent},
+        notices=notices,
+        voices=checkpoint.voices if speaks else (),
+        reasoning=checkpoint.kind == "thinking",
+        text_prompts=not captioner,
+        limits=Limits(context_tokens=context_tokens),
+        default_sampling=checkpoint.sampling,
+        max_concurrency=max_concurrency,
+    )
+
+
 def _read_json(file: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if default is not None and not file.exists():
         return default
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
+
+
+def _ids(value: Any) -> frozenset[int]:
+    """An id, several or none, as a set."""
+    return frozenset(one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
 
 
 def _sampling(kind: CheckpointKind, generation: dict[str, Any]) -> SamplingParams:

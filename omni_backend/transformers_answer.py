@@ -13,7 +13,8 @@ from transformers import StoppingCriteriaList
 from omni_backend.catalogue import phrase
 from omni_backend.errors import ContextTooLong, OutOfMemory
 from omni_backend.media import MediaLoader
-from omni_backend.prompt import Prompt, build_prompt
+from omni_backend.prompt import Prompt
+from omni_backend.text_stream import TextStream
 from omni_backend.transformers_loader import LoadedModel
 from omni_backend.transformers_speech import (
     SAMPLE_RATE,
@@ -22,7 +23,7 @@ from omni_backend.transformers_speech import (
     Talker,
     capture_prompt_states,
 )
-from omni_backend.transformers_text import StopOnEvent, TextStream, TokenStreamer, sampling_kwargs
+from omni_backend.transformers_text import StopOnEvent, TokenStreamer, sampling_kwargs
 from omni_backend.types import AudioDelta, ChatRequest, Done, StreamEvent, Usage
 
 
@@ -65,12 +66,9 @@ class Answer:
         Raises BadMedia or ContextTooLong.
         """
         loaded = self._loaded
-        prompt = build_prompt(
-            self._request, media, loaded.budget, patch_size=loaded.patch_size, reserved=loaded.reserved_tokens
-        )
+        prompt, text = loaded.processing.prompt(self._request, media)
         for notice in prompt.notices:
             self._emit(notice)
-        text = loaded.processor.apply_chat_template(prompt.chat, add_generation_prompt=True, tokenize=False)
         self._inputs = loaded.processor(text=text, return_tensors="pt", **processor_kwargs(prompt, loaded.processor))
         self._text = TextStream(loaded.processor.tokenizer, text)
         self._use_audio_in_video = prompt.use_audio_in_video

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from omni_backend.base import Backend, ReportProgress
-from omni_backend.capabilities import Capabilities, Limits
-from omni_backend.catalogue import phrase
+from omni_backend.capabilities import Capabilities
+from omni_backend.checkpoint import capabilities_of
 from omni_backend.media import MediaLoader
 from omni_backend.registry import BackendOptions
 from omni_backend.types import ChatRequest, StreamEvent
@@ -56,26 +56,16 @@ class TransformersBackend(Backend):
         from omni_backend.transformers_loader import load_model
 
         self._loaded = loaded = load_model(self._options, report)
-        checkpoint = loaded.checkpoint
-        captioner = checkpoint.kind == "captioner"
-        limits = Limits(context_tokens=checkpoint.context_tokens)
-        self._media = MediaLoader(limits, roots=self._options.upload_roots)
-        no_speech = phrase("load.talker_off" if checkpoint.has_talker else "load.talker_missing")
-        only_audio = phrase("request.only_audio")
-        return Capabilities(
-            model=checkpoint.name,
+        can = capabilities_of(
+            loaded.checkpoint,
             engine=_describe(loaded),
-            inputs=frozenset({"audio"} if captioner else {"image", "audio", "video"}),
-            missing_inputs={"image": only_audio, "video": only_audio} if captioner else {},
-            outputs=frozenset({"text", "audio"} if loaded.can_speak else {"text"}),
-            missing_outputs={} if loaded.can_speak else {"audio": no_speech},
+            speaks=loaded.can_speak,
+            context_tokens=loaded.checkpoint.context_tokens,
+            max_concurrency=1,
             notices=loaded.notices,
-            voices=checkpoint.voices if loaded.can_speak else (),
-            reasoning=checkpoint.kind == "thinking",
-            text_prompts=not captioner,
-            limits=limits,
-            default_sampling=checkpoint.sampling,
         )
+        self._media = MediaLoader(can.limits, roots=self._options.upload_roots)
+        return can
 
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         from omni_backend.transformers_answer import Answer

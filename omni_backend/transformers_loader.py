@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from omni_backend import defaults
 from omni_backend.base import ReportProgress
 from omni_backend.catalogue import Phrase, phrase
 from omni_backend.checkpoint import Checkpoint, read_checkpoint
 from omni_backend.errors import OutOfMemory
 from omni_backend.hub import find_checkpoint, reporting_tqdm, short_name
-from omni_backend.media import FrameBudget
+from omni_backend.processor import Processing, load_processing
 from omni_backend.registry import BackendOptions
 from omni_backend.torchvision_ops import define_missing_ops
 
@@ -31,19 +30,24 @@ _MIN_FLASH_CAPABILITY: Final = (8, 0)  # Ampere: flash-attn's own requirement
 
 @dataclass(slots=True, eq=False)
 class LoadedModel:
-    """A checkpoint in memory. `model` is a Qwen3OmniMoeForConditionalGeneration, `processor` its processor."""
+    """A checkpoint in memory. `model` is a Qwen3OmniMoeForConditionalGeneration."""
 
     checkpoint: Checkpoint
     model: Any
-    processor: Any
+    processing: Processing
     can_speak: bool
     attention: str
     notices: tuple[Phrase, ...]
-    budget: FrameBudget
-    patch_size: int
-    eos_token_ids: frozenset[int]
-    reserved_tokens: frozenset[str]
-    """The tokenizer's special tokens, which mark turns and media."""
+
+    @property
+    def processor(self) -> Any:
+        """The checkpoint's Qwen3OmniMoeProcessor."""
+        return self.processing.processor
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """The checkpoint's own ends of answer."""
+        return self.processing.eos_token_ids
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +63,7 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     # The talker has no prompt ids that its penalty could count; stock speaks the same way.
     warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
     import torch
-    from transformers import Qwen3OmniMoeForConditionalGeneration, Qwen3OmniMoeProcessor
+    from transformers import Qwen3OmniMoeForConditionalGeneration
 
     _set_threads(torch, speech=options.generate_audio)
     checkpoint = read_checkpoint(find_checkpoint(options.checkpoint, report), short_name(options.checkpoint))
@@ -83,9 +87,6 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
         raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=str(model.hf_device_map))
     # Stock makes logits of the whole prompt (10 GB at 32,768 tokens); `generate` reads those of the last position.
     model.thinker.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:],))
-    processor: Any = Qwen3OmniMoeProcessor.from_pretrained(checkpoint.folder)
-    # Frames come resized (see `frame_budget`); unset, Transformers warns about how it would resize them.
-    processor.video_processor.cap_pixels_per_frame = False
     if speak:
         # The talker's position ids need the sound encoder's window, which its own config lacks.
         model.talker.config.audio_config = model.thinker.config.audio_config
@@ -96,16 +97,10 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     return LoadedModel(
         checkpoint=checkpoint,
         model=model,
-        processor=processor,
+        processing=load_processing(checkpoint, checkpoint.context_tokens),
         can_speak=speak,
         attention=attention,
         notices=notices,
-        budget=frame_budget(processor, checkpoint.context_tokens),
-        patch_size=processor.image_processor.patch_size,
-        eos_token_ids=_eos_token_ids(model, processor),
-        reserved_tokens=frozenset(
-            token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special
-        ),
     )
 
 
@@ -128,40 +123,6 @@ def choose_attention(flash_attn2: bool, dtype: str) -> tuple[str, tuple[Phrase, 
         return "flash_attention_2", ()
     logger.warning("%s", reason)
     return "sdpa", (reason,)
-
-
-def frame_budget(processor: Any, context_tokens: int) -> FrameBudget:
-    """How large the frames of a film may be for this checkpoint.
-
-    The published range is qwen-omni-utils' 128 to 768 tokens a frame pair. A checkpoint whose own processor
-    allows less than that range's lower end was made for small frames: then its own range holds.
-    """
-    from qwen_omni_utils.v2_5 import vision_process as utils  # type: ignore[import-untyped]
-
-    video = processor.video_processor
-    factor = video.patch_size * video.merge_size
-    token = factor * factor
-    low, high = utils.VIDEO_MIN_TOKEN_NUM * token, utils.VIDEO_MAX_TOKEN_NUM * token
-    own_low, own_high = video.size["shortest_edge"], video.size["longest_edge"]
-    if own_low and own_high and own_high < low:
-        low, high = own_low, own_high
-    return FrameBudget(
-        factor=factor,
-        min_pixels=low,
-        max_pixels=high,
-        total_pixels=int(context_tokens * defaults.VIDEO_CONTEXT_SHARE) * token,
-    )
-
-
-def _eos_token_ids(model: Any, processor: Any) -> frozenset[int]:
-    """The checkpoint's own ends of answer; stock `generate` assumes the published vocabulary's."""
-    configured = model.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(
-        token
-        for token in (*listed, model.config.im_end_token_id, processor.tokenizer.eos_token_id)
-        if isinstance(token, int)
-    )
 
 
 def _set_threads(torch: Any, *, speech: bool) -> None:

@@ -1,4 +1,4 @@
-"""The thinker's side of an answer: sampling, stopping, and token ids → text deltas."""
+"""The thinker's side of an answer: sampling, stopping, and one token after the other."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 
-from omni_backend.reasoning import THINK_START, ReasoningSplitter
-from omni_backend.types import ReasoningDelta, SamplingParams, TextDelta
+from omni_backend.types import SamplingParams
 
 
 class StopOnEvent(StoppingCriteria):
@@ -57,30 +55,6 @@ class TokenStreamer(BaseStreamer):
 
     def end(self) -> None:
         """Called by `generate` after the last token."""
-
-
-class TextStream:
-    """Token ids → reasoning and text deltas. Incomplete UTF-8 is held back until it is complete."""
-
-    def __init__(self, tokenizer: Any, prompt_text: str) -> None:
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._decoder = DecodeStream(skip_special_tokens=True)
-        self._pending: list[int] = []
-        self._splitter = ReasoningSplitter(starts_inside=prompt_text.rstrip().endswith(THINK_START))
-
-    def feed(self, token: int) -> list[ReasoningDelta | TextDelta]:
-        """The deltas that `token` completes; often none."""
-        self._pending.append(token)
-        text = self._decoder.step(self._tokenizer, token)
-        if not text:
-            return []
-        self._pending.clear()
-        return self._splitter.feed(text)
-
-    def finish(self) -> list[ReasoningDelta | TextDelta]:
-        """What was held back at the end of the answer; a character that was cut off shows as U+FFFD."""
-        rest = self._tokenizer.decode(self._pending, skip_special_tokens=True)
-        return self._splitter.feed(rest) + self._splitter.finish()
 
 
 def sampling_kwargs(sampling: SamplingParams, device: torch.device) -> dict[str, Any]:

@@ -46,11 +46,12 @@ from omni_backend import (
 )
 from omni_backend.hub import find_checkpoint
 from omni_backend.media import MediaLoader
+from omni_backend.processor import frame_budget
+from omni_backend.text_stream import TextStream
 from omni_backend.transformers_answer import Answer
 from omni_backend.transformers_backend import TransformersBackend
-from omni_backend.transformers_loader import choose_attention, frame_budget
+from omni_backend.transformers_loader import choose_attention
 from omni_backend.transformers_speech import Talker
-from omni_backend.transformers_text import TextStream
 from tests.media_files import film_file
 from tests.tiny_checkpoints import Shape
 
@@ -380,7 +381,7 @@ def test_frame_sizes_of_the_published_processor(engine: Backend) -> None:
     """Its saved range is wide (3,136 to 12,845,056 pixels), so that of qwen-omni-utils holds."""
     video = SimpleNamespace(patch_size=16, merge_size=2, size={"shortest_edge": 3136, "longest_edge": 12_845_056})
     published = frame_budget(SimpleNamespace(video_processor=video), 32_768)
-    own = cast(TransformersBackend, engine).loaded.budget
+    own = cast(TransformersBackend, engine).loaded.processing.budget
 
     assert (published.factor, published.min_pixels, published.max_pixels) == (32, 128 * 1024, 768 * 1024)
     assert (own.min_pixels, own.max_pixels) == (9216, 12_288)
