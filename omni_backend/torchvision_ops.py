@@ -31,7 +31,8 @@ def define_missing_ops() -> None:
             torch.ops.load_library(_extension())
         except (OSError, ImportError, RuntimeError):
             for name in ("nms", "qnms"):
-                _library.define(name + _SIGNATURE)
+                if not hasattr(torch.ops.torchvision, name):  # an environment may have declared them itself
+                    _library.define(name + _SIGNATURE)
 
 
 def _extension() -> str:
