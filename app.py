@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from omni_backend import Backend, BackendOptions, create_backend
+from omni_backend import Backend, create_backend
 from omni_ui.cli import parse
 
 
@@ -16,15 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(argv)
 
     def make_backend(upload_roots: tuple[Path, ...]) -> Backend:
-        return create_backend(
-            settings.backend,
-            BackendOptions(
-                checkpoint=settings.checkpoint,
-                generate_audio=settings.generate_audio,
-                flash_attn2=settings.flash_attn2,
-                upload_roots=upload_roots,
-            ),
-        )
+        return create_backend(settings.backend, replace(settings.options, upload_roots=upload_roots))
 
     from omni_ui.server import serve  # gradio takes seconds to import: a wrong option is told before
 

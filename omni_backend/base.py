@@ -25,7 +25,7 @@ from typing import final
 from omni_backend import defaults
 from omni_backend.capabilities import Capabilities
 from omni_backend.catalogue import Phrase, phrase
-from omni_backend.errors import BackendError, BackendUnavailable, GenerationFailed, UnsupportedRequest
+from omni_backend.errors import BackendError, BackendUnavailable, EngineDied, GenerationFailed, UnsupportedRequest
 from omni_backend.types import (
     AudioDelta,
     ChatRequest,
@@ -83,18 +83,24 @@ class Backend(ABC):
     def _load(self, report: ReportProgress) -> Capabilities:
         """Blocking: imports the engine and loads the checkpoint, telling `report` how far it is.
 
-        Runs once, in a thread of its own. Raises BackendError; anything else becomes BackendUnavailable.
+        Runs in a thread of its own, once and again after the engine died. Raises BackendError; anything else
+        becomes BackendUnavailable.
         """
 
     @abstractmethod
     def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """Answers a checked request: deltas, then one Done (its timing is filled in by the caller).
 
-        Closing the generator frees the engine before `aclose` returns.
+        Closing the generator frees the engine before `aclose` returns. Raises EngineDied when the engine has ended:
+        it is then unloaded and loaded again.
         """
 
     def _unload(self) -> None:  # noqa: B027 - an engine without resources has nothing to do
-        """Frees what `_load` took, as far as it came, and ends the streams that still run. Called once."""
+        """Frees what `_load` took, as far as it came, and ends the streams that still run. Once for each load."""
+
+    def _alive(self) -> bool:
+        """Whether a loaded engine can still answer. Asked before each request; must be quick."""
+        return True
 
     # What everybody else calls
 
@@ -155,6 +161,8 @@ class Backend(ABC):
         with self._lock:
             self._active += 1
         try:
+            if isinstance(self._status, Ready) and not self._alive():
+                self._restart()
             can = await self.ready()
             if self._active > can.max_concurrency + defaults.MAX_WAITING:
                 raise BackendUnavailable(phrase("backend.busy"))
@@ -172,6 +180,9 @@ class Backend(ABC):
                     yield event
             closed = self._status
             raise closed.error if isinstance(closed, Failed) else GenerationFailed(phrase("backend.no_end"))
+        except EngineDied:
+            self._restart()
+            raise
         except BackendError:
             raise
         except Exception as error:
@@ -189,11 +200,30 @@ class Backend(ABC):
                 return
             self._closed = True
             self._status = Failed(BackendUnavailable(phrase("backend.closed")))
-        self._settled.set()
+            self._settled.set()
         loader = self._loader
         if loader is not None and loader is not threading.current_thread():
             loader.join()
         self._unload()
+
+    def _restart(self) -> None:
+        """Loads a dead engine again, in the background; once, however many requests died with it."""
+        with self._lock:
+            if not isinstance(self._status, Ready):
+                return
+            logger.error("the engine died and is started again")
+            self._status = Loading(phrase("load.restarting"))
+            self._capabilities = None
+            self._settled.clear()
+            self._loader = threading.Thread(target=self._run_reload, name="omni-reload", daemon=True)
+            self._loader.start()
+
+    def _run_reload(self) -> None:
+        try:
+            self._unload()
+        except Exception:
+            logger.exception("the dead engine could not be cleared away")
+        self._run_load()
 
     def _run_load(self) -> None:
         def report(step: Phrase, fraction: float | None = None) -> None:

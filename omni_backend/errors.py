@@ -7,6 +7,7 @@ BackendError
 ├── ContextTooLong       the conversation does not fit into the model's context
 ├── OutOfMemory          the device ran out of memory while answering
 └── GenerationFailed     anything else that stopped the engine in mid-answer
+    └── EngineDied       the engine itself ended; it is started again by itself
 """
 
 from __future__ import annotations
@@ -52,3 +53,7 @@ class OutOfMemory(BackendError):
 
 class GenerationFailed(BackendError):
     """The engine stopped in mid-answer for a reason of its own."""
+
+
+class EngineDied(GenerationFailed):
+    """The engine itself ended, with all that it was answering. The backend starts it again by itself."""

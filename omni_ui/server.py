@@ -71,7 +71,7 @@ class App:
             self.sessions,
             desk,
             embedded=settings.embedded,
-            speak=settings.generate_audio,
+            speak=settings.options.generate_audio,
             examples=examples,
             files=root / "examples",
         )

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from omni_backend import Backend
+from omni_backend import Backend, BackendOptions
 from omni_ui.cli import Settings
 from omni_ui.server import App
 from tools.running_app import free_port as free_port
@@ -21,7 +21,7 @@ def serving(backend: Backend, *, embedded: bool = False) -> Iterator[App]:
     def make_backend(_: tuple[Path, ...]) -> Backend:
         return backend
 
-    settings = Settings(checkpoint="tests", generate_audio=True, embedded=embedded, server_port=free_port())
+    settings = Settings(BackendOptions("tests", generate_audio=True), embedded=embedded, server_port=free_port())
 
     async def launch() -> App:
         return App(make_backend, settings)

@@ -31,26 +31,26 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str, **env: str) -> str:
 
 def test_without_arguments_and_gpu_the_embedded_checkpoint_speaks() -> None:
     chosen = settings()
-    assert chosen.checkpoint == str(EMBEDDED_CHECKPOINT)
+    assert chosen.options.checkpoint == str(EMBEDDED_CHECKPOINT)
     assert (EMBEDDED_CHECKPOINT / "config.json").exists()
     assert chosen.embedded
-    assert chosen.generate_audio
+    assert chosen.options.generate_audio
     assert (chosen.server_name, chosen.server_port) == ("127.0.0.1", 8901)
-    assert (chosen.share, chosen.inbrowser, chosen.flash_attn2) == (False, False, False)
+    assert (chosen.share, chosen.inbrowser, chosen.options.flash_attn2) == (False, False, False)
 
 
 def test_with_a_gpu_the_full_model_runs_silent() -> None:
     chosen = parse([], env={}, has_gpu=lambda: True)
-    assert chosen.checkpoint == GPU_CHECKPOINT
+    assert chosen.options.checkpoint == GPU_CHECKPOINT
     assert not chosen.embedded
-    assert not chosen.generate_audio
+    assert not chosen.options.generate_audio
 
 
 def test_a_named_checkpoint_needs_no_look_at_the_hardware() -> None:
     def look() -> bool:
         raise AssertionError("nobody should ask")
 
-    assert parse(["-c", INSTRUCT], env={}, has_gpu=look).checkpoint == INSTRUCT
+    assert parse(["-c", INSTRUCT], env={}, has_gpu=look).options.checkpoint == INSTRUCT
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,11 @@ def test_a_named_checkpoint_needs_no_look_at_the_hardware() -> None:
 )
 def test_the_command_lines_of_the_guide(line: str, checkpoint: str, speech: bool, flash: bool) -> None:
     chosen = settings(*line.split())
-    assert (chosen.checkpoint, chosen.generate_audio, chosen.flash_attn2) == (checkpoint, speech, flash)
+    assert (chosen.options.checkpoint, chosen.options.generate_audio, chosen.options.flash_attn2) == (
+        checkpoint,
+        speech,
+        flash,
+    )
     if "--use-transformers" in line:
         assert chosen.backend == "transformers"
 
@@ -96,7 +100,12 @@ def test_every_flag_has_its_variable() -> None:
 def test_the_command_line_wins() -> None:
     env = {"OMNI_GENERATE_AUDIO": "1", "OMNI_SERVER_PORT": "1", "OMNI_CHECKPOINT_PATH": "there", "OMNI_SHARE": "1"}
     chosen = settings("--no-generate-audio", "--server-port", "2", "-c", "here", "--no-share", **env)
-    assert (chosen.generate_audio, chosen.server_port, chosen.checkpoint, chosen.share) == (False, 2, "here", False)
+    assert (chosen.options.generate_audio, chosen.server_port, chosen.options.checkpoint, chosen.share) == (
+        False,
+        2,
+        "here",
+        False,
+    )
 
 
 def test_gradios_own_variables_count_after_ours() -> None:
@@ -119,7 +128,7 @@ def test_the_embedded_folder_is_known_by_its_place(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(EMBEDDED_CHECKPOINT.parent)
     chosen = settings("-c", f"./{EMBEDDED_CHECKPOINT.name}")
     assert chosen.embedded
-    assert chosen.generate_audio
+    assert chosen.options.generate_audio
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "web", "80.5"])
@@ -148,6 +157,82 @@ def test_auto_takes_an_engine_that_is_installed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(BACKENDS, "transformers", spec)
     assert settings().backend == "transformers"
     assert settings("--backend", "auto").backend == "transformers"
+
+
+def test_auto_takes_vllm_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omni_ui.cli.find_spec", lambda module: module)
+    assert settings().backend == "transformers"
+    assert parse([], env={}, has_gpu=lambda: True).backend == "vllm"
+    assert parse(["--use-transformers"], env={}, has_gpu=lambda: True).backend == "transformers"
+
+
+def test_options_of_vllm_by_flag_and_variable() -> None:
+    by_flag = settings(
+        *("--backend", "vllm", "-c", "there", "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.8"),
+        *("--max-model-len", "4096", "--max-num-seqs", "4", "--quantization", "fp8"),
+        *("--engine-arg", "enforce_eager=true", "--engine-arg", "kv-cache-dtype=fp8"),
+    )
+    by_variable = settings(
+        OMNI_BACKEND="vllm",
+        OMNI_CHECKPOINT_PATH="there",
+        OMNI_TENSOR_PARALLEL_SIZE="2",
+        OMNI_GPU_MEMORY_UTILIZATION="0.8",
+        OMNI_MAX_MODEL_LEN="4096",
+        OMNI_MAX_NUM_SEQS="4",
+        OMNI_QUANTIZATION="fp8",
+        OMNI_ENGINE_ARGS="enforce_eager=true kv_cache_dtype=fp8",
+    )
+    assert by_flag == by_variable
+    options = by_flag.options
+    assert (options.tensor_parallel_size, options.gpu_memory_utilization) == (2, 0.8)
+    assert (options.max_model_len, options.max_num_seqs, options.quantization) == (4096, 4, "fp8")
+    assert options.engine_args == (("enforce_eager", "true"), ("kv_cache_dtype", "fp8"))
+
+
+def test_a_server_is_taken_when_its_address_is_given() -> None:
+    chosen = settings("--server-url", "http://127.0.0.1:8000/v1", OMNI_API_KEY="secret", OMNI_MODEL="omni")
+    assert chosen.backend == "server"
+    assert chosen.options.checkpoint == ""
+    assert (chosen.options.server_url, chosen.options.model) == ("http://127.0.0.1:8000/v1", "omni")
+    assert chosen.options.api_key == "secret"
+    assert "secret" not in repr(chosen)
+    assert not chosen.embedded
+    assert settings(OMNI_SERVER_URL="http://127.0.0.1:8000/v1").backend == "server"
+    assert settings("--backend", "transformers", OMNI_SERVER_URL="http://127.0.0.1:8000/v1").backend == "transformers"
+
+
+def test_a_server_needs_its_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--server-url" in refusal(capsys, "--backend", "server")
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--max-model-len=9", "--quantization=fp8", "--engine-arg=a=b", "--api-key=k", "--flash-attn2"],
+)
+def test_options_of_another_engine_are_refused(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    engine = "vllm" if flag in ("--flash-attn2", "--api-key=k") else "transformers"
+    message = refusal(capsys, "--backend", engine, flag)
+    assert flag.split("=")[0] in message
+    assert engine in message
+
+
+def test_variables_of_another_engine_do_not_matter() -> None:
+    assert settings(OMNI_MAX_MODEL_LEN="4096", OMNI_API_KEY="k") == settings()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--tensor-parallel-size=0", "--tensor-parallel-size=two", "--max-num-seqs=-1", "--max-model-len=1.5"),
+        *("--gpu-memory-utilization=0", "--gpu-memory-utilization=90", "--gpu-memory-utilization=all"),
+        *("--engine-arg=enforce_eager", "--engine-arg==1", "--engine-arg=a b=1"),
+    ],
+)
+def test_a_bad_value_for_vllm(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    name, _, value = flag.partition("=")
+    message = refusal(capsys, "--backend", "vllm", flag)
+    assert name in message
+    assert value in message
 
 
 def test_a_flag_variable_that_is_neither_yes_nor_no(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,9 +74,9 @@ def test_backend_snippet_prints_the_answer() -> None:
 def test_command_lines_of_the_guide(line: str) -> None:
     settings = cli.parse(shlex.split(line), env={}, has_gpu=lambda: True)
 
-    assert settings.checkpoint == line.split()[1]
-    assert settings.generate_audio == ("--generate-audio" in line)
-    assert settings.flash_attn2 == ("--flash-attn2" in line)
+    assert settings.options.checkpoint == line.split()[1]
+    assert settings.options.generate_audio == ("--generate-audio" in line)
+    assert settings.options.flash_attn2 == ("--flash-attn2" in line)
     assert settings.backend in BACKENDS
 
 
@@ -85,7 +85,7 @@ def test_command_lines_of_the_readme() -> None:
 
     assert len(lines) == 4
     for line in lines:
-        assert cli.parse(shlex.split(line)[2:], env={}).checkpoint.startswith("Qwen/")
+        assert cli.parse(shlex.split(line)[2:], env={}).options.checkpoint.startswith("Qwen/")
 
 
 def test_files_that_are_linked_exist() -> None:
