@@ -52,6 +52,12 @@ class Checkpoint:
     """The ids that end an answer, as far as the checkpoint's files say."""
     dtype: str
     """Of its weights as stored: "bfloat16", "float16" or "float32"."""
+    weight_bytes: int
+    """Of all its weights, as stored."""
+    attention_heads: tuple[int, ...]
+    """Of the thinker's text model and of its encoders."""
+    kv_bytes_per_token: int
+    """Of the thinker's KV cache in 16 bit."""
     sampling: SamplingParams
     """How its answers are drawn unless a request says otherwise."""
     talker: TalkerParams
@@ -84,6 +90,9 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
         context_tokens=min(defaults.CONTEXT_TOKENS, positions or defaults.CONTEXT_TOKENS),
         eos_token_ids=_ids(generation.get("eos_token_id")) | _ids(config.get("im_end_token_id")),
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
+        weight_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        attention_heads=_attention_heads(config.get("thinker_config", {})),
+        kv_bytes_per_token=_kv_bytes_per_token(config.get("thinker_config", {}).get("text_config", {})),
         sampling=_sampling(kind, generation),
         talker=TalkerParams(
             **{f.name: generation[f"talker_{f.name}"] for f in fields(TalkerParams) if f"talker_{f.name}" in generation}
@@ -136,6 +145,21 @@ def _read_json(file: Path, default: dict[str, Any] | None = None) -> dict[str, A
 def _ids(value: Any) -> frozenset[int]:
     """An id, several or none, as a set."""
     return frozenset(one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
+
+
+def _attention_heads(thinker: dict[str, Any]) -> tuple[int, ...]:
+    keys = {
+        "text_config": "num_attention_heads",
+        "vision_config": "num_heads",
+        "audio_config": "encoder_attention_heads",
+    }
+    return tuple(thinker[part][key] for part, key in keys.items() if key in thinker.get(part, {}))
+
+
+def _kv_bytes_per_token(text: dict[str, Any]) -> int:
+    """Keys and values of every layer, two bytes a number."""
+    heads = text.get("num_key_value_heads", 0)
+    return int(2 * 2 * text.get("num_hidden_layers", 0) * heads * text.get("head_dim", 0))
 
 
 def _sampling(kind: CheckpointKind, generation: dict[str, Any]) -> SamplingParams:

@@ -39,3 +39,21 @@ MAX_WAITING: Final = 32  # requests that wait for their turn; more are told to c
 # Fetching of http(s) media.
 URL_TIMEOUT_SECONDS: Final = 30.0
 MEDIA_CACHE_BYTES: Final = 512 * 1024**2  # decoded media kept for later turns
+
+# Prompts that the Transformers engine keeps for the next turn of a chat.
+PREFIX_CACHES: Final = 4
+PREFIX_TOKENS: Final = CONTEXT_TOKENS  # in all; 96 kB each in the published checkpoints, 3.2 GB
+
+# vLLM. Each can be set by a flag (--help) or by --engine-arg.
+GPU_MEMORY_UTILIZATION: Final = 0.95  # the model card's
+MAX_NUM_SEQS: Final = 32  # at most; fewer where the KV cache would be short
+MAX_NUM_SEQS_CPU: Final = 8
+FILES_PER_CONVERSATION: Final = 256  # of each kind; the context is full long before
+MM_CACHE_GB: Final = 4.0  # processed media kept for later turns; vLLM's own default
+ENGINE_SEED: Final = 1234  # the model card's
+VLLM_ENVIRONMENT: Final = {
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork would copy the page's threads half-way
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # where the load progress is read
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, read on CPUs only
+}

@@ -1,4 +1,5 @@
-"""What every backend promises, as one suite. Subclass `BackendContract` for an engine and give it its fixtures.
+"""What every backend promises, as one suite. Subclass `BackendContract`, or `TextContract` where nothing speaks, for
+an engine and give it its fixtures.
 
 A fake is told what to play with `script`; a real engine answers by itself.
 """
@@ -157,10 +158,10 @@ async def running(
         await asyncio.gather(*(one.task for one in started), return_exceptions=True)
 
 
-class BackendContract:
-    """The promises of `Backend`. A subclass gives these fixtures, each a Backend that is ready:
+class TextContract:
+    """The promises of a `Backend` that gives text. A subclass gives these fixtures, each a Backend that is ready:
 
-    - `backend`: takes images, sounds and films, gives text and speech; may be shared.
+    - `backend`: takes images, sounds and films; may be shared.
     - `endless`: its answers end only at `max_tokens`, 2,000 and more; may be shared.
     - `narrow`: takes only sounds and gives only text; may be shared.
     - `mortal`: like `endless`, but of one test alone, which closes it.
@@ -186,36 +187,6 @@ class BackendContract:
         assert done(events).usage.audio_frames == 0
 
     @pytest.mark.asyncio
-    async def test_speech(self, backend: Backend) -> None:
-        self.script(backend, *SPEECH)
-        events = await answer(backend, request("Hello!", modalities=SPOKEN))
-        assert_in_order(events)
-        sounds = [event for event in events if isinstance(event, AudioDelta)]
-        assert sounds
-        assert len({sound.sample_rate for sound in sounds}) == 1
-        for sound in sounds:
-            assert sound.pcm.dtype == np.float32
-            assert sound.pcm.ndim == 1
-            assert len(sound.pcm)
-            assert np.abs(sound.pcm).max() <= 1
-        whole = np.concatenate([sound.pcm for sound in sounds])
-        assert np.sqrt(np.mean(whole**2)) > 0.001, "silent"
-        last = done(events)
-        assert last.timing.first_audio is not None
-        assert 0 < last.timing.first_audio <= last.timing.total
-        assert last.usage.audio_frames > 0
-        spoken = len(whole) / sounds[0].sample_rate
-        assert spoken == pytest.approx(last.usage.audio_frames * FRAME_SECONDS, abs=2 * FRAME_SECONDS)
-
-    @pytest.mark.asyncio
-    async def test_every_voice_speaks(self, backend: Backend) -> None:
-        assert backend.capabilities.voices
-        for voice in backend.capabilities.voices:
-            self.script(backend, *SPEECH)
-            events = await answer(backend, request("Hello!", modalities=SPOKEN, voice=voice, max_tokens=4))
-            assert any(isinstance(event, AudioDelta) for event in events), voice
-
-    @pytest.mark.asyncio
     async def test_greedy_answers_repeat(self, backend: Backend) -> None:
         texts = set()
         for _ in range(2):
@@ -230,15 +201,6 @@ class BackendContract:
         assert_in_order(events)
         assert done(events).finish_reason == "length"
         assert done(events).usage.completion_tokens == 3
-
-    @pytest.mark.asyncio
-    async def test_unknown_voice(self, backend: Backend) -> None:
-        with pytest.raises(UnsupportedRequest) as caught:
-            await refusal(backend, request("Hello!", modalities=SPOKEN, voice="nobody"))
-        for language in LANGUAGES:
-            text = caught.value.text(language)
-            assert "nobody" in text
-            assert all(voice in text for voice in backend.capabilities.voices)
 
     @pytest.mark.asyncio
     async def test_output_that_it_cannot_give(self, narrow: Backend) -> None:
@@ -301,10 +263,11 @@ class BackendContract:
         assert_in_order(await answer(backend, request("Hello!")))
 
     @pytest.mark.asyncio
-    @pytest.mark.parametrize("modalities", [TEXT, SPOKEN], ids=["text", "speech"])
-    async def test_closing_early_frees_the_engine(
-        self, endless: Backend, modalities: frozenset[OutputModality]
-    ) -> None:
+    async def test_closing_early_frees_the_engine(self, endless: Backend) -> None:
+        await self.close_early(endless, TEXT)
+
+    async def close_early(self, endless: Backend, modalities: frozenset[OutputModality]) -> None:
+        """Leaves an answer at its first text, or at its first sound where one is asked for."""
         awaited = AudioDelta if "audio" in modalities else TextDelta
         self.script(endless, *ENDLESS)
         stream = endless.stream(request("Hello!", max_tokens=2000, modalities=modalities))
@@ -380,3 +343,50 @@ class BackendContract:
         with pytest.raises(BackendUnavailable):
             mortal.wait_until_ready(0)
         mortal.close()
+
+
+class BackendContract(TextContract):
+    """The promises of a `Backend` that speaks as well: so do `backend`, `endless` and `mortal`."""
+
+    @pytest.mark.asyncio
+    async def test_speech(self, backend: Backend) -> None:
+        self.script(backend, *SPEECH)
+        events = await answer(backend, request("Hello!", modalities=SPOKEN))
+        assert_in_order(events)
+        sounds = [event for event in events if isinstance(event, AudioDelta)]
+        assert sounds
+        assert len({sound.sample_rate for sound in sounds}) == 1
+        for sound in sounds:
+            assert sound.pcm.dtype == np.float32
+            assert sound.pcm.ndim == 1
+            assert len(sound.pcm)
+            assert np.abs(sound.pcm).max() <= 1
+        whole = np.concatenate([sound.pcm for sound in sounds])
+        assert np.sqrt(np.mean(whole**2)) > 0.001, "silent"
+        last = done(events)
+        assert last.timing.first_audio is not None
+        assert 0 < last.timing.first_audio <= last.timing.total
+        assert last.usage.audio_frames > 0
+        spoken = len(whole) / sounds[0].sample_rate
+        assert spoken == pytest.approx(last.usage.audio_frames * FRAME_SECONDS, abs=2 * FRAME_SECONDS)
+
+    @pytest.mark.asyncio
+    async def test_every_voice_speaks(self, backend: Backend) -> None:
+        assert backend.capabilities.voices
+        for voice in backend.capabilities.voices:
+            self.script(backend, *SPEECH)
+            events = await answer(backend, request("Hello!", modalities=SPOKEN, voice=voice, max_tokens=4))
+            assert any(isinstance(event, AudioDelta) for event in events), voice
+
+    @pytest.mark.asyncio
+    async def test_unknown_voice(self, backend: Backend) -> None:
+        with pytest.raises(UnsupportedRequest) as caught:
+            await refusal(backend, request("Hello!", modalities=SPOKEN, voice="nobody"))
+        for language in LANGUAGES:
+            text = caught.value.text(language)
+            assert "nobody" in text
+            assert all(voice in text for voice in backend.capabilities.voices)
+
+    @pytest.mark.asyncio
+    async def test_closing_a_spoken_answer_frees_the_engine(self, endless: Backend) -> None:
+        await self.close_early(endless, SPOKEN)

@@ -1,0 +1,194 @@
+"""The vLLM backend: many answers at a time, by continuous batching.
+
+The engine lives on an event loop of its own, in a thread of this backend, because callers may come from several
+loops. Media is decoded in threads, as in the Transformers engine and by the same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from omni_backend import defaults
+from omni_backend.base import Backend, ReportProgress
+from omni_backend.capabilities import Capabilities
+from omni_backend.catalogue import phrase
+from omni_backend.checkpoint import Checkpoint, capabilities_of, read_checkpoint
+from omni_backend.errors import BackendError, BackendUnavailable, GenerationFailed, OutOfMemory
+from omni_backend.hub import find_checkpoint, short_name
+from omni_backend.media import MediaLoader
+from omni_backend.processor import Processing, load_processing
+from omni_backend.registry import BackendOptions
+from omni_backend.text_stream import TextStream
+from omni_backend.torchvision_ops import define_missing_ops
+from omni_backend.types import AudioDelta, ChatRequest, Done, FinishReason, Notice, StreamEvent, Usage
+from omni_backend.vllm_arguments import engine_arguments, this_machine
+from omni_backend.vllm_engine import Engine, EngineInputs, NewSound, NewTokens, TextEngine
+from omni_backend.vllm_inputs import engine_inputs
+from omni_backend.vllm_log import EngineLog, heard_by
+from omni_backend.vllm_loop import EngineLoop
+
+DECODERS: Final = 2
+"""How many requests have their media decoded at the same time."""
+SAMPLES_PER_FRAME: Final = 1920
+"""Of one codec frame: 80 ms at 24 kHz."""
+
+
+def create(options: BackendOptions) -> Backend:
+    """The registry's factory."""
+    return VllmBackend(options)
+
+
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    """An engine that answers."""
+
+    checkpoint: Checkpoint
+    processing: Processing
+    engine: Engine
+    media: MediaLoader
+
+
+class VllmBackend(Backend):
+    """One checkpoint, on all GPUs of this machine or on its CPU."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
+        self._numbers = itertools.count()
+        self._loop: EngineLoop | None = None
+        self._loaded: _Loaded | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for comparisons beside the bare one. Only once the backend is ready."""
+        assert self._loaded is not None
+        return self._loaded.engine
+
+    def _load(self, report: ReportProgress) -> Capabilities:
+        report(phrase("vllm.importing"), None)
+        _set_environment()
+        define_missing_ops()
+        folder = find_checkpoint(self._options.checkpoint, report)
+        checkpoint = read_checkpoint(folder, short_name(self._options.checkpoint))
+        arguments = engine_arguments(self._options, checkpoint, this_machine())
+        length = int(arguments["max_model_len"])
+        processing = load_processing(checkpoint, length)
+        engine = self._start_engine(checkpoint, arguments, report)
+        can = capabilities_of(
+            checkpoint,
+            engine=engine.description,
+            speaks=engine.speaks,
+            context_tokens=length,
+            max_concurrency=int(arguments["max_num_seqs"]),
+        )
+        media = MediaLoader(can.limits, roots=self._options.upload_roots)
+        self._loaded = _Loaded(checkpoint, processing, engine, media)
+        return can
+
+    def _start_engine(self, checkpoint: Checkpoint, arguments: Mapping[str, Any], report: ReportProgress) -> Engine:
+        """Starts the engine's processes. Raises BackendUnavailable or OutOfMemory."""
+        report(phrase("vllm.starting"), None)
+        log = EngineLog(checkpoint.name, report)
+        self._loop = EngineLoop("omni-vllm")
+        try:
+            with heard_by(log.take):
+                return self._loop.call(_start(arguments))
+        except BackendError:
+            raise
+        except Exception as error:
+            detail = f"{error!r}\n{log.tail()}"
+            if log.out_of_memory:
+                raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=detail) from error
+            raise BackendUnavailable(phrase("vllm.not_started"), detail=detail) from error
+
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        loaded, loop = self._loaded, self._loop
+        assert loaded is not None
+        assert loop is not None
+        home = asyncio.get_running_loop()
+        inputs, notices = await home.run_in_executor(self._decoders, _prepare, loaded, request)
+        for notice in notices:
+            yield notice
+        voice = request.voice or loaded.checkpoint.voices[0] if "audio" in request.modalities else None
+        source = loaded.engine.generate(
+            inputs,
+            request.sampling or loaded.checkpoint.sampling,
+            eos_token_ids=loaded.processing.eos_token_ids,
+            voice=voice,
+            request_id=f"omni-{next(self._numbers)}",
+        )
+        async with aclosing(loop.iterate(source)) as outputs:
+            answer = _Answer(TextStream(loaded.processing.processor.tokenizer, inputs.text))
+            async for output in outputs:
+                for event in answer.take(output):
+                    yield event
+        for event in answer.finish():
+            yield event
+
+    def _alive(self) -> bool:
+        return self._loaded is not None and not self._loaded.engine.errored
+
+    def _unload(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        loop, self._loop = self._loop, None
+        if loaded is not None:
+            loaded.engine.shutdown()
+        if loop is not None:
+            loop.close()
+        if self._closed:
+            self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+class _Answer:
+    """What an engine gives for one request → events."""
+
+    def __init__(self, text: TextStream) -> None:
+        self._text = text
+        self._tokens = 0
+        self._prompt_tokens = 0
+        self._samples = 0
+        self._finish_reason: str | None = None
+
+    def take(self, output: NewTokens | NewSound) -> list[StreamEvent]:
+        """The events that an output makes."""
+        if isinstance(output, NewSound):
+            self._samples += len(output.pcm)
+            return [AudioDelta(output.pcm, output.sample_rate)]
+        self._prompt_tokens = output.prompt_tokens
+        self._tokens += len(output.ids)
+        self._finish_reason = output.finish_reason or self._finish_reason
+        return [event for token in output.ids for event in self._text.feed(token)]
+
+    def finish(self) -> list[StreamEvent]:
+        """The end of a complete answer; nothing where the engine was shut down. Raises GenerationFailed."""
+        if self._finish_reason is None:
+            return []
+        if self._finish_reason not in ("stop", "length"):
+            raise GenerationFailed(phrase("backend.failed"), detail=self._finish_reason)
+        usage = Usage(self._prompt_tokens, self._tokens, round(self._samples / SAMPLES_PER_FRAME))
+        reason: FinishReason = "stop" if self._finish_reason == "stop" else "length"
+        return [*self._text.finish(), Done(reason, usage)]
+
+
+def _prepare(loaded: _Loaded, request: ChatRequest) -> tuple[EngineInputs, list[Notice]]:
+    """Blocking: decodes the media and lays the prompt out. Raises BadMedia."""
+    prompt, text = loaded.processing.prompt(request, loaded.media)
+    return engine_inputs(prompt, text), prompt.notices
+
+
+async def _start(arguments: Mapping[str, Any]) -> Engine:
+    return TextEngine(arguments)
+
+
+def _set_environment() -> None:
+    """What vLLM takes only from the environment; what somebody has set stays."""
+    for name, value in defaults.VLLM_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,46 @@
+"""A prompt → what vLLM takes. Its processor must be told everything that the Transformers engine is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from omni_backend import defaults
+from omni_backend.media import Video
+from omni_backend.prompt import Prompt
+from omni_backend.vllm_engine import EngineInputs
+
+
+def engine_inputs(prompt: Prompt, text: str) -> EngineInputs:
+    """`text`: the prompt as the chat template renders it, one placeholder for each medium."""
+    media: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {}
+    if prompt.images:
+        media["image"] = prompt.images
+    if prompt.audios:
+        media["audio"] = [(audio, defaults.SAMPLE_RATE_IN) for audio in prompt.audios]
+    if prompt.videos:
+        media["video"] = [_film(video, prompt.fps) for video in prompt.videos]
+        kwargs = {
+            # Both engines assume one frame a second unless told.
+            "fps": prompt.fps,
+            "use_audio_in_video": prompt.use_audio_in_video,
+            # Frames come sampled and resized; images are left to the processor, as in Transformers.
+            "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
+        }
+    return EngineInputs(text, media, kwargs)
+
+
+def _film(video: Video, fps: float) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    """Frames of shape (T, height, width, 3) and the metadata that keeps vLLM from choosing among them."""
+    count = len(video.frames)
+    metadata = {
+        "fps": fps,
+        "duration": count / fps,
+        "total_num_frames": count,
+        "frames_indices": list(range(count)),
+        "do_sample_frames": False,
+        "video_backend": "pyav",
+    }
+    return np.ascontiguousarray(video.frames.transpose(0, 2, 3, 1)), metadata
