@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from omni_backend import defaults
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities
 from omni_backend.checkpoint import capabilities_of
@@ -22,6 +23,7 @@ from omni_backend.types import ChatRequest, StreamEvent
 
 if TYPE_CHECKING:
     from omni_backend.transformers_loader import LoadedModel
+    from omni_backend.transformers_prefix import PrefixPool
 
 DECODERS: Final = 2
 """How many requests have their media decoded at the same time."""
@@ -35,15 +37,17 @@ def create(options: BackendOptions) -> Backend:
 
 
 class TransformersBackend(Backend):
-    """One checkpoint in this process."""
+    """One checkpoint in this process. `prefix_caches`: how many chats' prompts are kept for their next turn."""
 
-    def __init__(self, options: BackendOptions) -> None:
+    def __init__(self, options: BackendOptions, *, prefix_caches: int = defaults.PREFIX_CACHES) -> None:
         super().__init__()
         self._options = options
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni-engine")
         self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
         self._running: set[threading.Event] = set()
         self._loaded: LoadedModel | None = None
+        self._prefix_caches = prefix_caches
+        self._prefixes: PrefixPool | None = None
         self._media = MediaLoader(roots=options.upload_roots)
 
     @property
@@ -52,10 +56,18 @@ class TransformersBackend(Backend):
         assert self._loaded is not None
         return self._loaded
 
+    @property
+    def prefixes(self) -> PrefixPool:
+        """What is kept of earlier prompts, to see how much was reused. Only once the backend is ready."""
+        assert self._prefixes is not None
+        return self._prefixes
+
     def _load(self, report: ReportProgress) -> Capabilities:
         from omni_backend.transformers_loader import load_model
+        from omni_backend.transformers_prefix import PrefixPool
 
         self._loaded = loaded = load_model(self._options, report)
+        self._prefixes = PrefixPool(loaded.model.thinker.config.text_config, caches=self._prefix_caches)
         can = capabilities_of(
             loaded.checkpoint,
             engine=_describe(loaded),
@@ -83,7 +95,7 @@ class TransformersBackend(Backend):
         self._running.add(cancelled)
         work: Future[None] | None = None
         try:
-            answer = Answer(self.loaded, request, emit, cancelled)
+            answer = Answer(self.loaded, request, emit, cancelled, self.prefixes)
             await loop.run_in_executor(self._decoders, answer.prepare, self._media)
             work = self._engine.submit(answer.run)
             work.add_done_callback(lambda _: emit(_END))
@@ -101,7 +113,7 @@ class TransformersBackend(Backend):
             cancelled.set()
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._engine.shutdown(wait=True, cancel_futures=True)
-        self._loaded = None
+        self._loaded = self._prefixes = None
 
 
 async def _ended(work: Future[None]) -> None:

@@ -1,8 +1,8 @@
 """Speech while the text is still being written: stock talker and code2wav beside the stock thinker.
 
-The talker needs the thinker's prompt states once and then, for each codec frame, the embedding of one more token of
-the answer. Stock `generate` computes both after the thinker has ended. Here `TrailingText` stands in for that tensor
-and blocks until the token exists, so that `talker.generate` runs at the same time.
+The talker needs the thinker's states of the prompt's files once and then, for each codec frame, the embedding of one
+more token of the answer. Stock `generate` computes both after the thinker has ended. Here `TrailingText` stands in for
+that tensor and blocks until the token exists, so that `talker.generate` runs at the same time.
 
 Shapes follow `Qwen3OmniMoeForConditionalGeneration.generate`, batch 1. A test holds that under greedy decoding the
 codec frames are those of stock.
@@ -41,40 +41,37 @@ class SpeechCancelled(Exception):
     """The answer was cancelled while the talker waited for text."""
 
 
-class PromptStates:
-    """The thinker's states of the prompt: its input embeddings and the output of one layer, (1, tokens, hidden)."""
+class FileStates:
+    """The thinker's states of the prompt's files: the output of one layer at their tokens, (file tokens, hidden)."""
 
     def __init__(self) -> None:
-        self.embeddings: torch.Tensor | None = None
         self.hidden: torch.Tensor | None = None
 
 
 @contextmanager
-def capture_prompt_states(thinker: Any, layer: int) -> Iterator[PromptStates]:
-    """Keeps the thinker's first pass, and nothing of the later ones (stock keeps every layer of every step).
+def capture_file_states(
+    thinker: Any, layer: int, states: FileStates, file_tokens: torch.Tensor, earlier: torch.Tensor | None
+) -> Iterator[None]:
+    """Fills `states` in the thinker's first pass, and keeps nothing of the later ones (stock: every layer and step).
 
     `layer`: index into `hidden_states`, where 0 is the input of the first layer; the talker's `accept_hidden_layer`.
+    `file_tokens`: which tokens of that pass stand for files, bool (tokens,). `earlier`: the states of a prefix that
+    is not read again.
     """
-    states = PromptStates()
+    states.hidden = None
     layers = getattr(thinker.model, "language_model", thinker.model).layers
-
-    def take_input(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if states.embeddings is None:
-            states.embeddings = args[0] if args else kwargs["hidden_states"]
 
     def take_output(_: Any, args: Any, output: Any) -> None:
         if states.hidden is None:
-            states.hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output[0] if isinstance(output, tuple) else output
+            new = hidden[0, file_tokens.to(hidden.device)]
+            states.hidden = new if earlier is None else torch.cat([earlier, new])
 
-    handles = [
-        layers[0].register_forward_pre_hook(take_input, with_kwargs=True),
-        layers[layer - 1].register_forward_hook(take_output),
-    ]
+    handle = layers[layer - 1].register_forward_hook(take_output)
     try:
-        yield states
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 class TrailingText:
@@ -199,11 +196,12 @@ class Talker:
         self.text = TrailingText(lambda token: self._project_tokens(torch.tensor([[token]])), end, self._pad, cancelled)
 
     def run(
-        self, inputs: dict[str, torch.Tensor], states: PromptStates, emit: Callable[[NDArray[np.float32]], None]
+        self, inputs: dict[str, torch.Tensor], states: FileStates, emit: Callable[[NDArray[np.float32]], None]
     ) -> None:
         """Speaks until the talker ends its speech or the answer is cancelled. Blocking, in a thread of its own.
 
-        `inputs`: what the thinker was given. `emit` gets float32 samples at `SAMPLE_RATE`.
+        `inputs`: the whole prompt; the features of its files are not needed. `emit` gets float32 samples at
+        `SAMPLE_RATE`.
         """
         first = self.text.first_token()
         if first is None:
@@ -226,20 +224,19 @@ class Talker:
         projected: torch.Tensor = self._model.talker.text_projection(embeddings.to(device)).to(device)
         return projected
 
-    def _prompt(self, inputs: dict[str, torch.Tensor], states: PromptStates, first: int) -> dict[str, Any]:
+    def _prompt(self, inputs: dict[str, torch.Tensor], states: FileStates, first: int) -> dict[str, Any]:
         """All user turns, then the head of the answer with voice and first token (stock `generate`, step 2)."""
         talker, config = self._model.talker, self._model.config
-        assert states.embeddings is not None
         assert states.hidden is not None
         ids = inputs["input_ids"]
         user = _role_mask(ids, config.im_start_token_id, config.user_token_id)
         media = torch.isin(ids, torch.tensor(_media_ids(config.thinker_config), device=ids.device))
-        embedded = self._project_text(states.embeddings)
+        embedded = self._project_tokens(ids)
         if media.any():
-            seen_and_heard = talker.hidden_projection(states.hidden[media.to(states.hidden.device)].to(talker.device))
+            seen_and_heard = talker.hidden_projection(states.hidden.to(talker.device))
             embedded = embedded.clone()
             embedded[media.to(embedded.device)] = seen_and_heard.to(embedded.device)
-        head = self._answer_head(ids, states.embeddings, first)
+        head = self._answer_head(ids, first)
         head_ids = torch.full((1, head.shape[1]), config.tts_pad_token_id, dtype=torch.long, device=talker.device)
         embeds = torch.cat([embedded[user.to(embedded.device)][None], head], dim=1)
         placement: dict[str, torch.Tensor] = {
@@ -256,14 +253,14 @@ class Talker:
             **placement,
         }
 
-    def _answer_head(self, ids: torch.Tensor, embeddings: torch.Tensor, first: int) -> torch.Tensor:
+    def _answer_head(self, ids: torch.Tensor, first: int) -> torch.Tensor:
         """`<|im_start|>assistant\\n`, four pads, speech start and the first token, with the codec's marks added."""
         talker, config = self._model.talker, self._model.talker.config
         starts = (ids[0, :-1] == self._model.config.im_start_token_id) & (
             ids[0, 1:] == self._model.config.assistant_token_id
         )
         begin = int(torch.nonzero(starts)[-1])
-        header = self._project_text(embeddings[:, begin : begin + _ASSISTANT_HEADER])
+        header = self._project_tokens(ids[:, begin : begin + _ASSISTANT_HEADER])
         first_embedded = self._project_tokens(torch.tensor([[first]]))
         text = torch.cat([header, self._pad.expand(-1, 4, -1), self._bos, first_embedded], dim=1)
         marks = [
