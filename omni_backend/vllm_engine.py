@@ -137,6 +137,8 @@ class TextEngine:
 
     def shutdown(self) -> None:
         """Ends the engine and its processes."""
+        if self.llm is None:
+            return
         self.llm.shutdown(timeout=0)
         self.llm = None  # its destructor does not bear to run when the interpreter ends
 
