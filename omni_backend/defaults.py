@@ -57,3 +57,12 @@ VLLM_ENVIRONMENT: Final = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, read on CPUs only
 }
+
+# vLLM-Omni. Of a GPU that its stages share; the thinker takes the rest.
+TALKER_ROOM_BYTES: Final = 5 * 512 * 1024**2  # beside its weights; 20 kB of KV cache for each token or frame
+TALKER_ROOM_SHARE: Final = 0.06  # of the GPU's memory, where that is more
+CODE2WAV_ROOM_BYTES: Final = 3 * 512 * 1024**2  # beside its weights
+THINKER_WEIGHTS_SHARE: Final = 0.9  # of its GPUs, at most; more leaves no room for conversations
+# Of a GPU that talker and code2wav have for themselves: the shares of vLLM-Omni's own deployment.
+TALKER_SHARE: Final = 0.6
+CODE2WAV_SHARE: Final = 0.1
