@@ -43,6 +43,7 @@ MEDIA_CACHE_BYTES: Final = 512 * 1024**2  # decoded media kept for later turns
 # Prompts that the Transformers engine keeps for the next turn of a chat.
 PREFIX_CACHES: Final = 4
 PREFIX_TOKENS: Final = CONTEXT_TOKENS  # in all; 96 kB each in the published checkpoints, 3.2 GB
+FEATURE_CACHE_BYTES: Final = 512 * 1024**2  # spectrograms and patches of the files of those chats
 
 # vLLM. Each can be set by a flag (--help) or by --engine-arg.
 GPU_MEMORY_UTILIZATION: Final = 0.95  # the model card's

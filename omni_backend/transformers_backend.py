@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from omni_backend import defaults
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities
 from omni_backend.checkpoint import capabilities_of
@@ -37,16 +36,15 @@ def create(options: BackendOptions) -> Backend:
 
 
 class TransformersBackend(Backend):
-    """One checkpoint in this process. `prefix_caches`: how many chats' prompts are kept for their next turn."""
+    """One checkpoint in this process."""
 
-    def __init__(self, options: BackendOptions, *, prefix_caches: int = defaults.PREFIX_CACHES) -> None:
+    def __init__(self, options: BackendOptions) -> None:
         super().__init__()
         self._options = options
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni-engine")
         self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
         self._running: set[threading.Event] = set()
         self._loaded: LoadedModel | None = None
-        self._prefix_caches = prefix_caches
         self._prefixes: PrefixPool | None = None
         self._media = MediaLoader(roots=options.upload_roots)
 
@@ -58,16 +56,18 @@ class TransformersBackend(Backend):
 
     @property
     def prefixes(self) -> PrefixPool:
-        """What is kept of earlier prompts, to see how much was reused. Only once the backend is ready."""
+        """What is kept of earlier prompts, to see what is reused and, while nobody asks, to drop it. Once ready."""
         assert self._prefixes is not None
         return self._prefixes
 
     def _load(self, report: ReportProgress) -> Capabilities:
+        from omni_backend.processor_memory import remember_files
         from omni_backend.transformers_loader import load_model
         from omni_backend.transformers_prefix import PrefixPool
 
         self._loaded = loaded = load_model(self._options, report)
-        self._prefixes = PrefixPool(loaded.model.thinker.config.text_config, caches=self._prefix_caches)
+        self._prefixes = PrefixPool(loaded.model.thinker.config.text_config)
+        remember_files(loaded.processor)
         can = capabilities_of(
             loaded.checkpoint,
             engine=_describe(loaded),

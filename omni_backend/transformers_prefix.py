@@ -10,7 +10,6 @@ differently in the last bits, as it does in every engine with a prefix cache.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -18,11 +17,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import BatchFeature, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from omni_backend import defaults
+from omni_backend.processor_memory import digest
 from omni_backend.prompt import Prompt
 from omni_backend.types import MediaType
 
@@ -213,9 +212,9 @@ class PrefixPool:
 def _spans(ids: torch.Tensor, prompt: Prompt, config: Any) -> Iterator[FileSpan]:
     """The files in the order of their placeholders. Marks stand between neighbours, so a run is a file."""
     contents: dict[MediaType, Iterator[bytes]] = {
-        "image": (_digest(np.asarray(image)) for image in prompt.images),
-        "audio": (_digest(audio) for audio in prompt.audios),
-        "video": (_digest(video.frames) for video in prompt.videos),
+        "image": (digest(np.asarray(image)) for image in prompt.images),
+        "audio": (digest(audio) for audio in prompt.audios),
+        "video": (digest(video.frames) for video in prompt.videos),
     }
     marks: dict[int, MediaType] = {
         config.image_token_id: "image",
@@ -233,9 +232,3 @@ def _spans(ids: torch.Tensor, prompt: Prompt, config: Any) -> Iterator[FileSpan]
             files = tuple((kind, next(digests)) for kind, digests in contents.items() if kind in present)
             yield FileSpan(start, stop, files)
         start = stop
-
-
-def _digest(array: NDArray[Any]) -> bytes:
-    contents = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
-    contents.update(np.ascontiguousarray(array).data)
-    return contents.digest()

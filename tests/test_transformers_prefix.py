@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -24,135 +23,20 @@ from omni_backend import (
     MediaPart,
     Message,
     OutOfMemory,
-    SamplingParams,
-    StreamEvent,
     TextDelta,
     TextPart,
 )
-from omni_backend.media import MediaLoader
-from omni_backend.transformers_answer import Answer
+from omni_backend.transformers_answer import processor_kwargs
 from omni_backend.transformers_backend import TransformersBackend
 from omni_backend.transformers_loader import LoadedModel, load_model
-from omni_backend.transformers_prefix import FileSpan, PrefixPool, Reading
-from omni_backend.transformers_speech import WaveDecoder
+from omni_backend.transformers_prefix import FileSpan, PrefixPool, Reading, read_prompt
 from tests.media_files import BLUE, RED, film_file, image_file, sound_file, written
+from tests.prefix_bench import EXAMPLES, GREEDY, SYSTEM, Bench, Told, film, picture, said, sound
 from tests.tiny_checkpoints import Shape
 
 pytestmark = pytest.mark.engine
 
-EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
-GREEDY = SamplingParams(temperature=0, max_tokens=32)
-SYSTEM = Message(
-    "system", (TextPart("You are a helpful assistant who looks and listens closely to what people send."),)
-)
-
 QUESTIONS = {"image": "What color is the background?", "audio": "What do you hear?", "video": "What do you see?"}
-
-
-def picture(name: str = "square.png") -> MediaPart:
-    return MediaPart("image", str(EXAMPLES / name))
-
-
-def sound(name: str = "tone.wav") -> MediaPart:
-    return MediaPart("audio", str(EXAMPLES / name))
-
-
-def film() -> MediaPart:
-    return MediaPart("video", str(EXAMPLES / "film.mp4"))
-
-
-def said(*parts: str | MediaPart) -> Message:
-    return Message("user", tuple(TextPart(part) if isinstance(part, str) else part for part in parts))
-
-
-@dataclass(frozen=True)
-class Told:
-    """One answer: `ids` of the prompt, `tokens` of the answer and how many ids were not read again."""
-
-    ids: list[int]
-    tokens: list[int]
-    text: str
-    reused: int
-    frames: torch.Tensor | None = None
-
-
-class Bench:
-    """Answers through `Answer`, with a pool of its own and without any."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.pool = self.new_pool()
-        self.media = MediaLoader()
-
-    def new_pool(self, **limits: int) -> PrefixPool:
-        return PrefixPool(self.loaded.model.thinker.config.text_config, **limits)
-
-    def tell(
-        self,
-        messages: Sequence[Message],
-        *,
-        pool: PrefixPool | None,
-        stop_after: int | None = None,
-        **changes: Any,
-    ) -> Told:
-        """The answer to `messages`; the user stops it after `stop_after` deltas."""
-        request = replace(ChatRequest(tuple(messages), GREEDY), **changes)
-        cancelled = threading.Event()
-        deltas: list[str] = []
-
-        def emit(event: StreamEvent) -> None:
-            if isinstance(event, TextDelta):
-                deltas.append(event.text)
-                if len(deltas) == stop_after:
-                    cancelled.set()
-
-        answer = Answer(self.loaded, request, emit, cancelled, pool)
-        answer.prepare(self.media)
-        before = pool.reused if pool else 0
-        with recorded_frames() as frames:
-            answer.run()
-        return Told(
-            ids=answer.inputs["input_ids"][0].tolist(),
-            tokens=answer.tokens,
-            text="".join(deltas),
-            reused=(pool.reused if pool else 0) - before,
-            frames=torch.cat(frames) if frames else None,
-        )
-
-    def check(self, messages: Sequence[Message], **changes: Any) -> Told:
-        """The answer with the pool, which must be the one without."""
-        told = self.tell(messages, pool=self.pool, **changes)
-        whole = self.tell(messages, pool=None, **changes)
-        assert told.tokens == whole.tokens
-        assert told.ids == whole.ids
-        if whole.frames is not None:
-            assert told.frames is not None
-            assert torch.equal(told.frames, whole.frames)
-        return told
-
-    def chat(self, *turns: Message, start: Sequence[Message] = (), **changes: Any) -> list[Told]:
-        """A conversation in which every answer becomes history."""
-        history, answers = list(start), []
-        for turn in turns:
-            history.append(turn)
-            answers.append(self.check(history, **changes))
-            history.append(Message("assistant", (TextPart(answers[-1].text),)))
-        return answers
-
-
-@contextmanager
-def recorded_frames() -> Iterator[list[torch.Tensor]]:
-    """The codec frames that are spoken meanwhile."""
-    frames: list[torch.Tensor] = []
-    feed = WaveDecoder.feed
-
-    def recording(self: WaveDecoder, frame: torch.Tensor) -> Any:
-        frames.append(frame)
-        return feed(self, frame)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WaveDecoder, "feed", recording)
-        yield frames
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +65,26 @@ def assert_prompts_are_reused(answers: Sequence[Told]) -> None:
     for before, after in pairwise(answers):
         assert after.ids[: len(before.ids)] == before.ids
         assert after.reused >= len(before.ids)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [("Hello",), (picture(), sound()), (film(), "What?"), (film(), sound(), picture())],
+    ids=["text", "picture and sound", "sounding film", "film beside a sound"],
+)
+def test_positions_are_those_of_stock(bench: Bench, parts: tuple[str | MediaPart, ...]) -> None:
+    request = ChatRequest((SYSTEM, said(*parts)), GREEDY)
+    prompt, text = bench.loaded.processing.prompt(request, bench.media)
+    processor, thinker = bench.loaded.processor, bench.loaded.model.thinker
+    inputs = processor(text=text, return_tensors="pt", **processor_kwargs(prompt, processor))
+    seen: list[torch.Tensor] = []
+    handle = thinker.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["position_ids"]), with_kwargs=True
+    )
+    thinker.generate(**inputs, use_audio_in_video=prompt.use_audio_in_video, max_new_tokens=1, do_sample=False)
+    handle.remove()
+
+    assert torch.equal(read_prompt(thinker, prompt, inputs).positions, seen[0])
 
 
 def test_text_of_many_turns(bench: Bench) -> None:
@@ -476,31 +380,31 @@ def test_readings_agree_as_far_as_ids_positions_and_files_do() -> None:
 
 
 def test_the_backend_reuses_and_counts_the_whole_prompt(random_checkpoint: Callable[[Shape], Path]) -> None:
-    """Through the front door: usage tells of the whole prompt, and `prefix_caches=0` reads it whole."""
+    """Through the front door; usage tells of the whole prompt."""
     options = BackendOptions(str(random_checkpoint(Shape(layers=3))))
-    told: dict[int, list[tuple[str, Done]]] = {}
-    reused: dict[int, int] = {}
-    for caches in (4, 0):
-        backend = TransformersBackend(options, prefix_caches=caches)
-        backend.wait_until_ready()
-        try:
-            told[caches] = asyncio.run(two_turns(backend))
-            reused[caches] = backend.prefixes.reused
-        finally:
-            backend.close()
+    backend = TransformersBackend(options)
+    backend.wait_until_ready()
+    try:
+        (first, done), (second, later) = asyncio.run(two_turns(backend, lambda: None))
+        reused = backend.prefixes.reused
+        backend.prefixes.clear()
+        whole = asyncio.run(two_turns(backend, backend.prefixes.clear))
+        after_all = backend.prefixes.reused
+    finally:
+        backend.close()
 
-    (first, done), (_, later) = told[4]
     assert first
-    assert [(text, end.usage) for text, end in told[4]] == [(text, end.usage) for text, end in told[0]]
-    assert done.usage.prompt_tokens <= reused[4] < later.usage.prompt_tokens
-    assert reused[0] == 0
+    assert [(text, end.usage) for text, end in whole] == [(first, done.usage), (second, later.usage)]
+    assert done.usage.prompt_tokens <= reused < later.usage.prompt_tokens
+    assert after_all == reused
 
 
-async def two_turns(backend: Backend) -> list[tuple[str, Done]]:
+async def two_turns(backend: Backend, before_turn: Callable[[], None]) -> list[tuple[str, Done]]:
     history: list[Message] = []
     told: list[tuple[str, Done]] = []
     for turn in (said(picture(), sound(), "What do you see and hear?"), said("And now?")):
         history.append(turn)
+        before_turn()
         text, done = "", None
         async for event in backend.stream(ChatRequest(tuple(history), GREEDY)):
             if isinstance(event, TextDelta):
