@@ -148,7 +148,10 @@ def _publish(tokenizer: dict[str, Any]) -> dict[int, int]:
         places[old] = new
         if new in words:
             places[new] = old
-    tokenizer["model"]["vocab"] = {word: places.get(place, place) for word, place in vocabulary.items()}
+    moved = {word: places.get(place, place) for word, place in vocabulary.items()}
+    # Transformers complains about every id that has no word.
+    free = set(range(max(moved.values()))) - set(moved.values())
+    tokenizer["model"]["vocab"] = moved | {f"<{place}>": place for place in free}
     for one in tokenizer["added_tokens"]:
         one["id"] = places.get(one["id"], one["id"])
     tokenizer["added_tokens"].sort(key=lambda one: int(one["id"]))

@@ -1,0 +1,156 @@
+"""BackendOptions, a checkpoint and the machine → how vLLM-Omni is started: its three stages and their GPUs.
+
+The stages are those of vLLM-Omni's own deployment of Qwen3-Omni; here they are only given their places and sizes.
+With more than one GPU the thinker is split over all but the last, which takes the talker and code2wav; where the
+thinker does not fit so, or there is one GPU, they share.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from omni_backend import defaults
+from omni_backend.catalogue import phrase
+from omni_backend.checkpoint import Checkpoint, TalkerParams
+from omni_backend.errors import BackendUnavailable
+from omni_backend.registry import BackendOptions
+from omni_backend.vllm_arguments import Machine, max_num_seqs, tensor_parallel_size
+
+STAGES: Final = ("thinker", "talker", "code2wav")
+
+_OWN_ARGUMENTS: Final = frozenset(
+    {"deploy_config", "stage_overrides", "parallel_stage_init", "init_timeout", "stage_init_timeout"}
+)
+"""What `--engine-arg` may give that is AsyncOmni's; all else is the thinker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class OmniPlan:
+    """How to start vLLM-Omni. `arguments`: of AsyncOmni."""
+
+    arguments: dict[str, Any]
+    context_tokens: int
+    max_num_seqs: int
+    gpus: int
+    """How many the thinker is split over; 0 for a CPU."""
+    talker: TalkerParams
+    codec_eos_token_id: int
+    """Ends a spoken answer. vLLM-Omni knows only the published checkpoints' own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """GPUs of each stage by number, and the share of each GPU's memory that the stage may use."""
+
+    devices: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    shares: tuple[float, float, float]
+
+    def as_overrides(self) -> list[dict[str, Any]]:
+        """As vLLM-Omni takes it, a dict for each stage."""
+        return [
+            {
+                "devices": ",".join(map(str, gpus)),
+                "tensor_parallel_size": len(gpus),
+                "gpu_memory_utilization": round(share, 3),
+            }
+            for gpus, share in zip(self.devices, self.shares, strict=True)
+        ]
+
+
+def omni_plan(options: BackendOptions, checkpoint: Checkpoint, machine: Machine) -> OmniPlan:
+    """Raises BackendUnavailable for an `--engine-arg` that neither vLLM-Omni nor vLLM knows."""
+    own, further = _further(options.engine_args)
+    length = options.max_model_len or checkpoint.context_tokens
+    stages: list[dict[str, Any]] = [{}, {}, {}]
+    parallel = 0
+    if machine.gpus and "deploy_config" not in own:
+        placement = place(stage_bytes(checkpoint.folder), options, checkpoint, machine)
+        stages = placement.as_overrides()
+        parallel = len(placement.devices[0])
+    share = options.gpu_memory_utilization or defaults.GPU_MEMORY_UTILIZATION
+    sequences = options.max_num_seqs or max_num_seqs(checkpoint, machine, length, share, max(parallel, 1))
+    for stage in stages:
+        stage["max_num_seqs"] = sequences
+    config = _talker_config(checkpoint.folder)
+    positions = config["text_config"]["max_position_embeddings"]
+    stages[0] |= {
+        "max_model_len": length,
+        "limit_mm_per_prompt": dict.fromkeys(("image", "audio", "video"), defaults.FILES_PER_CONVERSATION),
+        "mm_processor_cache_gb": defaults.MM_CACHE_GB,
+    }
+    # The talker reads the prompt and then its own frames.
+    stages[1]["max_model_len"] = min(positions, length + checkpoint.talker.max_new_tokens)
+    if options.quantization:
+        stages[0]["quantization"] = options.quantization
+    stages[0] |= further
+    overrides = {str(number): stage for number, stage in enumerate(stages)}
+    for number, stage in own.pop("stage_overrides", {}).items():
+        overrides.setdefault(number, {}).update(stage)
+    return OmniPlan(
+        arguments={"model": str(checkpoint.folder), "trust_remote_code": False, "stage_overrides": overrides} | own,
+        context_tokens=length,
+        max_num_seqs=sequences,
+        gpus=parallel,
+        talker=checkpoint.talker,
+        codec_eos_token_id=int(config["codec_eos_token_id"]),
+    )
+
+
+def place(
+    weights: tuple[int, int, int], options: BackendOptions, checkpoint: Checkpoint, machine: Machine
+) -> Placement:
+    """Where each stage goes. `weights`: bytes of each. `machine` has at least one GPU."""
+    total = options.gpu_memory_utilization or defaults.GPU_MEMORY_UTILIZATION
+    room = max(defaults.TALKER_ROOM_BYTES, int(defaults.TALKER_ROOM_SHARE * machine.memory))
+    talker = (weights[1] + room) / machine.memory
+    sound = (weights[2] + defaults.CODE2WAV_ROOM_BYTES) / machine.memory
+    apart = options.tensor_parallel_size or tensor_parallel_size(checkpoint, machine.gpus - 1)
+    if apart < machine.gpus and weights[0] < defaults.THINKER_WEIGHTS_SHARE * total * machine.memory * apart:
+        last = (apart,)
+        return Placement((tuple(range(apart)), last, last), (total, defaults.TALKER_SHARE, defaults.CODE2WAV_SHARE))
+    together = options.tensor_parallel_size or tensor_parallel_size(checkpoint, machine.gpus)
+    last = (together - 1,)
+    return Placement((tuple(range(together)), last, last), (total - talker - sound, talker, sound))
+
+
+def stage_bytes(folder: Path) -> tuple[int, int, int]:
+    """Of the weights of thinker, talker and code2wav, from the heads of a checkpoint's safetensors files."""
+    sizes = dict.fromkeys(STAGES, 0)
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))  # the format's own: a length, then JSON
+            head = json.loads(stream.read(length))
+        for name, tensor in head.items():
+            stage = name.split(".", 1)[0]
+            if stage in sizes:
+                begin, end = tensor["data_offsets"]
+                sizes[stage] += end - begin
+    return sizes["thinker"], sizes["talker"], sizes["code2wav"]
+
+
+def _talker_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["talker_config"]
+    return config
+
+
+def _further(pairs: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `--engine-arg` gave, AsyncOmni's own and the thinker's: JSON where it is JSON, else words."""
+    own: dict[str, Any] = {}
+    thinker: dict[str, Any] = {}
+    for key, text in pairs:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        (own if key in _OWN_ARGUMENTS else thinker)[key] = value
+    if thinker:
+        from vllm_omni.engine.arg_utils import OmniEngineArgs
+
+        for key in thinker:
+            if key not in OmniEngineArgs.__dataclass_fields__:
+                raise BackendUnavailable(phrase("vllm.unknown_argument", name=key))
+    return own, thinker
