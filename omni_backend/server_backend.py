@@ -225,7 +225,7 @@ class ServerBackend(Backend):
             except Exception as error:
                 room = None if begun or attempt else _room(error)
                 if room is None:
-                    raise self._meaning(error, connection, begun=begun) from error
+                    raise self._meaning(error, connection, begun=begun) from None  # the cause may repeat the key
                 arguments[connection.facts.limit_name] = room
 
     def _meaning(self, error: Exception, connection: Connection, *, begun: bool) -> BackendError:

@@ -34,18 +34,18 @@ class Address:
     """Where the API is, as the user wrote it. `text` is safe to show: no user name, password or query."""
 
     def __init__(self, written: str) -> None:
-        url = written.strip().rstrip("/")
+        url = written.strip()
         if "://" not in url:
             url = f"http://{url}"
-        self.url = url.removesuffix("/chat/completions").rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
         try:
-            parts = urlsplit(self.url)
+            parts = urlsplit(url)
             self.host, port = parts.hostname or "", parts.port
         except ValueError as error:
             raise BackendUnavailable(phrase("server.bad_url", url=written), detail=repr(error)) from error
         if parts.scheme not in ("http", "https") or not self.host:
             raise BackendUnavailable(phrase("server.bad_url", url=written))
-        self.text = f"{parts.scheme}://{self.host}{f':{port}' if port else ''}{parts.path}"
+        self.text = f"{parts.scheme}://{self.host}{f':{port}' if port else ''}{urlsplit(self.url).path}"
         self.site = f"{parts.scheme}://{parts.netloc}"
 
     @property
@@ -70,17 +70,16 @@ def connect(url: str, api_key: str | None, *, local: bool) -> AsyncOpenAI:
     Nothing of OpenAI's own environment variables reaches it: they belong to another server. Proxies are for other
     machines. Answers may take long, so that only connecting has a time limit here.
     """
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit, Timeout
 
-    client = AsyncOpenAI(
+    return AsyncOpenAI(
         base_url=url,
         api_key=api_key or "none",
         max_retries=RETRIES,
         timeout=Timeout(None, connect=CONNECT_SECONDS),
+        default_headers={"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},  # type: ignore[dict-item]
         http_client=DefaultAsyncHttpxClient(trust_env=not local),
     )
-    client.organization = client.project = None
-    return client
 
 
 async def chunks(client: AsyncOpenAI, arguments: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:

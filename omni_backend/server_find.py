@@ -72,28 +72,31 @@ async def _look(address: Address, api_key: str | None, model: str | None) -> tup
 
 
 def _judge(error: Exception, address: Address, api_key: str | None) -> None:
-    """Returns when another address is worth a try; else raises _NotYet or BackendUnavailable."""
+    """Returns when another address is worth a try; else raises _NotYet or BackendUnavailable.
+
+    Without their causes: those say what the server said, and servers like to repeat the key.
+    """
     from openai import APIStatusError
 
     detail = safe_detail(error, api_key)
     if isinstance(error, BackendUnavailable):
         raise error
     if isinstance(error, TimeoutError):
-        raise _NotYet(detail) from error
+        raise _NotYet(detail) from None
     if is_connection_error(error):
         causes = list(_causes(error))
         if any(isinstance(cause, socket.gaierror) for cause in causes):
-            raise BackendUnavailable(phrase("server.no_host", host=address.host), detail=detail) from error
+            raise BackendUnavailable(phrase("server.no_host", host=address.host), detail=detail) from None
         if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            raise BackendUnavailable(phrase("server.not_secure", url=address.text), detail=detail) from error
-        raise _NotYet(detail) from error
+            raise BackendUnavailable(phrase("server.not_secure", url=address.text), detail=detail) from None
+        raise _NotYet(detail) from None
     if not isinstance(error, APIStatusError):
         logger.info("%s: %s", address.text, detail)
         return
     if error.status_code in (401, 403):
-        raise BackendUnavailable(phrase("server.no_entry", url=address.text), detail=detail) from error
+        raise BackendUnavailable(phrase("server.no_entry", url=address.text), detail=detail) from None
     if error.status_code in _STARTING:
-        raise _NotYet(detail) from error
+        raise _NotYet(detail) from None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -68,7 +68,7 @@ class Probe:
     """The questions to one server. `key` is needed only to keep it out of the log."""
 
     def __init__(self, client: AsyncOpenAI, address: Address, key: str | None, facts: ServerFacts) -> None:
-        self._client = client
+        self._client = client.with_options(max_retries=0)
         self._address = address
         self._key = key
         self.facts = facts
@@ -190,7 +190,7 @@ class Probe:
         """The voices that the server lists; empty when it lists none."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                answer: Any = await self._client.get("/audio/voices", cast_to=object, options={"max_retries": 0})
+                answer: Any = await self._client.get("/audio/voices", cast_to=object)
             names = [voice if isinstance(voice, str) else voice["name"] for voice in answer["voices"]]
         except Exception as error:
             logger.info("no list of voices: %s", safe_detail(error, self._key))
@@ -246,7 +246,7 @@ class Probe:
             logger.info("probe: %s", safe_detail(error, self._key))
             status = error.status_code if isinstance(error, APIStatusError) else None
             if status in fatal:
-                raise self._fatal(error) from error
+                raise self._fatal(error) from None  # the cause may repeat the key
             return Reply(False if status in _REFUSED else None, tuple(events))
         last = events[-1]
         assert isinstance(last, Done)
