@@ -53,10 +53,17 @@ def bench(loaded: LoadedModel) -> Bench:
     return Bench(loaded)
 
 
+@pytest.fixture(scope="module")
+def loaded_trained(tiny_checkpoint: Path) -> LoadedModel:
+    """The embedded checkpoint, which was taught to tell what it sees and hears; in float32, unlike its file."""
+    loaded = load_model(BackendOptions(str(tiny_checkpoint)), lambda step, fraction: None)
+    loaded.model.float()
+    return loaded
+
+
 @pytest.fixture
-def trained(engine: Backend) -> Bench:
-    """On the embedded checkpoint, which was taught to tell what it sees and hears."""
-    return Bench(cast(TransformersBackend, engine).loaded)
+def trained(loaded_trained: LoadedModel) -> Bench:
+    return Bench(loaded_trained)
 
 
 def assert_prompts_are_reused(answers: Sequence[Told]) -> None:
@@ -250,6 +257,18 @@ def test_the_penalty_counts_the_whole_prompt(bench: Bench) -> None:
 
     assert_prompts_are_reused(answers)
     assert answers[0].tokens != plain.tokens, "the penalty should change something"
+
+
+def test_a_chat_with_thoughts_goes_on_from_its_own(random_checkpoint: Callable[[Shape], Path]) -> None:
+    """History leaves out the thoughts and the mark that opens them; nothing else is read again."""
+    folder = random_checkpoint(Shape(kind="thinking"))
+    bench = Bench(load_model(BackendOptions(str(folder)), lambda step, fraction: None))
+    answers = bench.chat(said(picture(), sound(), "What?"), said("Why?"), said("And then?"))
+    opening = len(bench.loaded.processor.tokenizer("<think>\n")["input_ids"])
+
+    for before, after in pairwise(answers):
+        assert len(before.ids) > after.reused >= len(before.ids) - opening
+    assert len(bench.pool) == 1, "the turn before is of no more use"
 
 
 @pytest.mark.parametrize("opening", ["picture and sound", "film"])
