@@ -76,6 +76,7 @@ class Backend(ABC):
         self._loader: threading.Thread | None = None
         self._closed = False
         self._active = 0
+        self._generation = 0  # counts the engine's lives
 
     # What an engine implements
 
@@ -158,12 +159,14 @@ class Backend(ABC):
         """
         started = time.perf_counter()
         first_text = first_audio = None
+        generation = self._generation
         with self._lock:
             self._active += 1
         try:
             if isinstance(self._status, Ready) and not self._alive():
-                self._restart()
+                self._restart(self._generation)
             can = await self.ready()
+            generation = self._generation
             if self._active > can.max_concurrency + defaults.MAX_WAITING:
                 raise BackendUnavailable(phrase("backend.busy"))
             _check(request, can)
@@ -181,7 +184,7 @@ class Backend(ABC):
             closed = self._status
             raise closed.error if isinstance(closed, Failed) else GenerationFailed(phrase("backend.no_end"))
         except EngineDied:
-            self._restart()
+            self._restart(generation)
             raise
         except BackendError:
             raise
@@ -206,11 +209,12 @@ class Backend(ABC):
             loader.join()
         self._unload()
 
-    def _restart(self) -> None:
-        """Loads a dead engine again, in the background; once, however many requests died with it."""
+    def _restart(self, generation: int) -> None:
+        """Loads an engine that died again, in the background; once, however many requests died with it."""
         with self._lock:
-            if not isinstance(self._status, Ready):
+            if not isinstance(self._status, Ready) or generation != self._generation:
                 return
+            self._generation += 1
             logger.error("the engine died and is started again")
             self._status = Loading(phrase("load.restarting"))
             self._capabilities = None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_backend.catalogue import phrase
-from omni_backend.errors import BackendError, ContextTooLong, EngineDied, GenerationFailed
+from omni_backend.errors import BackendError, ContextTooLong, EngineDied, GenerationFailed, UnsupportedRequest
 from omni_backend.types import SamplingParams
 
 
@@ -123,10 +123,10 @@ class TextEngine:
         voice: str | None,
         request_id: str,
     ) -> AsyncGenerator[NewTokens | NewSound, None]:
-        """Streams token ids. Raises ContextTooLong, EngineDied or GenerationFailed."""
-        params = text_params(sampling, eos_token_ids)
+        """Streams token ids. Raises ContextTooLong, UnsupportedRequest, EngineDied or GenerationFailed."""
         prompt_tokens = 0
         try:
+            params = text_params(sampling, eos_token_ids)
             async with aclosing(self.llm.generate(inputs.as_prompt(), params, request_id)) as outputs:
                 async for output in outputs:
                     prompt_tokens = prompt_tokens or len(output.prompt_token_ids or ())
@@ -164,6 +164,7 @@ def text_params(sampling: SamplingParams, eos_token_ids: frozenset[int]) -> Any:
 
 def translated(error: Exception, limit: int) -> BackendError:
     """What vLLM raised, for people. `limit`: tokens that the engine reads at most."""
+    from vllm.exceptions import VLLMValidationError
     from vllm.v1.engine.exceptions import EngineDeadError
 
     if isinstance(error, BackendError):
@@ -174,4 +175,6 @@ def translated(error: Exception, limit: int) -> BackendError:
     said = " ".join(str(one) for one in chain)
     if "maximum context length" in said or "maximum model length" in said:
         return ContextTooLong(phrase("vllm.context_too_long", limit=limit), detail=said)
+    if isinstance(error, VLLMValidationError):
+        return UnsupportedRequest(phrase("vllm.refused", reason=str(error)), detail=repr(chain))
     return GenerationFailed(phrase("backend.failed"), detail=repr(chain))

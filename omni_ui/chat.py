@@ -135,7 +135,9 @@ class Chat:
         if outcome.returned is not None:
             composer["value"] = _joined(render.draft(outcome.returned), value)
         problem = outcome.answer.error
-        return {
+        # An engine that died is started again: from now on the page looks at it, as it did at first.
+        again: Updates = {parts.timer: gr.update(active=True)} if isinstance(self._backend.status, Loading) else {}
+        return again | {
             parts.history: render.history(session.entries, language),
             parts.live: gr.update(value=[], visible=False),
             parts.note: render.metrics(outcome.answer, language),

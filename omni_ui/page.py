@@ -141,7 +141,7 @@ def _wire(demo: gr.Blocks, chat: Chat, parts: Parts) -> None:
     """Which event does what. All of them are the page's own; programs use `/chat`."""
     engine = [parts.status, parts.timer, parts.speak, parts.voice]
     gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
-    whole = [parts.history, parts.live, parts.note, parts.error, parts.composer, parts.token]
+    whole = [parts.history, parts.live, parts.note, parts.error, parts.composer, parts.token, parts.timer]
     sent = parts.composer.submit(
         chat.submit,
         [parts.composer, parts.session, parts.speak, parts.voice],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from omni_backend import Backend, ChatRequest, MediaPart, Message, Part, SamplingParams, TextPart
+from omni_backend import Backend, ChatRequest, MediaPart, Message, SamplingParams, TextPart
 from omni_backend.media import MediaLoader
 from tests.media_files import film_file, image_file, sound_file
 

@@ -15,6 +15,7 @@ from omni_backend import (
     AudioDelta,
     BadMedia,
     Capabilities,
+    EngineDied,
     GenerationFailed,
     ReasoningDelta,
     ScriptedBackend,
@@ -388,6 +389,30 @@ def test_a_message_sent_while_the_model_loads_is_answered(visit: Open) -> None:
         expect(page.page.get_by_role("checkbox", name="Speak the answer")).to_be_enabled()
         page.page.close()
     loading.close()
+
+
+def test_an_engine_that_died_is_said_and_the_next_message_is_answered(visit: Open) -> None:
+    restarted = threading.Event()
+
+    class Mortal(ScriptedBackend):
+        def _load(self, report: ReportProgress) -> Capabilities:
+            if self.requests:
+                assert restarted.wait(60)
+            return super()._load(report)
+
+    backend = Mortal((TextDelta("Half an "), EngineDied(phrase("backend.died"))), fallback=(TextDelta("Back again."),))
+    with serving(backend) as app:
+        page = visit(app.url)
+        expect(page.page.locator("#omni-status")).to_contain_text("scripted")
+        page.say("Hello!")
+        expect(page.alert.first).to_contain_text("started again")
+        expect(page.history).to_contain_text("Half an")
+        expect(page.page.locator("#omni-status")).to_contain_text("being started again")
+        restarted.set()
+        expect(page.page.locator("#omni-status")).to_contain_text("a script")
+        page.say("Hello?")
+        expect(page.history).to_contain_text("Back again.")
+    backend.close()
 
 
 def test_an_engine_that_does_not_load_says_why_and_text_alone_says_so(visit: Open) -> None:
