@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from omni_backend import defaults
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities
-from omni_backend.catalogue import phrase
+from omni_backend.catalogue import Phrase, phrase
 from omni_backend.checkpoint import Checkpoint, capabilities_of, read_checkpoint
 from omni_backend.errors import BackendError, BackendUnavailable, GenerationFailed, OutOfMemory
 from omni_backend.hub import find_checkpoint, short_name
@@ -33,6 +33,8 @@ from omni_backend.vllm_engine import Engine, EngineInputs, NewSound, NewTokens, 
 from omni_backend.vllm_inputs import engine_inputs
 from omni_backend.vllm_log import EngineLog, heard_by
 from omni_backend.vllm_loop import EngineLoop
+from omni_backend.vllm_omni import OmniEngine, why_no_device, why_no_omni
+from omni_backend.vllm_omni_arguments import omni_plan
 
 DECODERS: Final = 2
 """How many requests have their media decoded at the same time."""
@@ -45,14 +47,26 @@ def create(options: BackendOptions) -> Backend:
     return VllmBackend(options)
 
 
-@dataclass(slots=True, eq=False)
-class _Loaded:
-    """An engine that answers."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """An engine that answers, and what is needed to ask it."""
 
     checkpoint: Checkpoint
     processing: Processing
     engine: Engine
+    loop: EngineLoop
+    """Where the engine lives."""
     media: MediaLoader
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which engine to start. `no_speech`: why it is not the one that speaks, where that was asked for."""
+
+    start: Callable[[], Engine]
+    context_tokens: int
+    max_num_seqs: int
+    no_speech: Phrase | None = None
 
 
 class VllmBackend(Backend):
@@ -64,13 +78,13 @@ class VllmBackend(Backend):
         self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
         self._numbers = itertools.count()
         self._loop: EngineLoop | None = None
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
 
     @property
-    def engine(self) -> Engine:
-        """The engine, for comparisons beside the bare one. Only once the backend is ready."""
+    def loaded(self) -> Loaded:
+        """The engine, for comparisons with the bare one. Only once the backend is ready."""
         assert self._loaded is not None
-        return self._loaded.engine
+        return self._loaded
 
     def _load(self, report: ReportProgress) -> Capabilities:
         report(phrase("vllm.importing"), None)
@@ -78,41 +92,27 @@ class VllmBackend(Backend):
         define_missing_ops()
         folder = find_checkpoint(self._options.checkpoint, report)
         checkpoint = read_checkpoint(folder, short_name(self._options.checkpoint))
-        arguments = engine_arguments(self._options, checkpoint, this_machine())
-        length = int(arguments["max_model_len"])
-        processing = load_processing(checkpoint, length)
-        engine = self._start_engine(checkpoint, arguments, report)
+        plan = _plan(self._options, checkpoint)
+        processing = load_processing(checkpoint, plan.context_tokens)
+        self._loop = loop = EngineLoop("omni-vllm")
+        engine = _start_engine(plan, loop, checkpoint.name, report)
         can = capabilities_of(
             checkpoint,
             engine=engine.description,
             speaks=engine.speaks,
-            context_tokens=length,
-            max_concurrency=int(arguments["max_num_seqs"]),
+            context_tokens=plan.context_tokens,
+            max_concurrency=plan.max_num_seqs,
+            notices=(plan.no_speech,) if plan.no_speech else (),
+            no_speech=plan.no_speech,
         )
         media = MediaLoader(can.limits, roots=self._options.upload_roots)
-        self._loaded = _Loaded(checkpoint, processing, engine, media)
+        self._loaded = Loaded(checkpoint, processing, engine, loop, media)
         return can
 
-    def _start_engine(self, checkpoint: Checkpoint, arguments: Mapping[str, Any], report: ReportProgress) -> Engine:
-        """Starts the engine's processes. Raises BackendUnavailable or OutOfMemory."""
-        report(phrase("vllm.starting"), None)
-        log = EngineLog(checkpoint.name, report)
-        self._loop = EngineLoop("omni-vllm")
-        try:
-            with heard_by(log.take):
-                return self._loop.call(_start(arguments))
-        except BackendError:
-            raise
-        except Exception as error:
-            detail = f"{error!r}\n{log.tail()}"
-            if log.out_of_memory:
-                raise OutOfMemory(phrase("load.out_of_memory", name=checkpoint.name), detail=detail) from error
-            raise BackendUnavailable(phrase("vllm.not_started"), detail=detail) from error
-
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
-        loaded, loop = self._loaded, self._loop
-        assert loaded is not None
-        assert loop is not None
+        loaded = self._loaded
+        if loaded is None:  # closed at this moment
+            return
         home = asyncio.get_running_loop()
         inputs, notices = await home.run_in_executor(self._decoders, _prepare, loaded, request)
         for notice in notices:
@@ -125,7 +125,7 @@ class VllmBackend(Backend):
             voice=voice,
             request_id=f"omni-{next(self._numbers)}",
         )
-        async with aclosing(loop.iterate(source)) as outputs:
+        async with aclosing(loaded.loop.iterate(source)) as outputs:
             answer = _Answer(TextStream(loaded.processing.processor.tokenizer, inputs.text))
             async for output in outputs:
                 for event in answer.take(output):
@@ -178,14 +178,44 @@ class _Answer:
         return [*self._text.finish(), Done(reason, usage)]
 
 
-def _prepare(loaded: _Loaded, request: ChatRequest) -> tuple[EngineInputs, list[Notice]]:
+def _prepare(loaded: Loaded, request: ChatRequest) -> tuple[EngineInputs, list[Notice]]:
     """Blocking: decodes the media and lays the prompt out. Raises BadMedia."""
     prompt, text = loaded.processing.prompt(request, loaded.media)
     return engine_inputs(prompt, text), prompt.notices
 
 
-async def _start(arguments: Mapping[str, Any]) -> Engine:
-    return TextEngine(arguments)
+def _plan(options: BackendOptions, checkpoint: Checkpoint) -> _Plan:
+    """vLLM-Omni where speech is asked for and it is there; else vLLM, which gives text alone."""
+    machine = this_machine()
+    no_speech = None
+    if options.generate_audio and checkpoint.has_talker:
+        no_speech = why_no_omni() or why_no_device()
+        if no_speech is None:
+            plan = omni_plan(options, checkpoint, machine)
+            return _Plan(lambda: OmniEngine(plan), plan.context_tokens, plan.max_num_seqs)
+    arguments = engine_arguments(options, checkpoint, machine)
+    length, sequences = arguments["max_model_len"], arguments["max_num_seqs"]
+    return _Plan(lambda: TextEngine(arguments), int(length), int(sequences), no_speech)
+
+
+def _start_engine(plan: _Plan, loop: EngineLoop, name: str, report: ReportProgress) -> Engine:
+    """Starts the engine's processes. Raises BackendUnavailable or OutOfMemory."""
+
+    async def start() -> Engine:
+        return plan.start()
+
+    report(phrase("vllm.starting"), None)
+    log = EngineLog(name, report)
+    try:
+        with heard_by(log.take):
+            return loop.call(start())
+    except BackendError:
+        raise
+    except Exception as error:
+        detail = f"{error!r}\n{log.tail()}"
+        if log.out_of_memory:
+            raise OutOfMemory(phrase("load.out_of_memory", name=name), detail=detail) from error
+        raise BackendUnavailable(phrase("vllm.not_started"), detail=detail) from error
 
 
 async def _shut_down(engine: Engine) -> None:

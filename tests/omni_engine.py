@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 PLUGIN: Final = Path(__file__).parent / "vllm_omni_cpu"
+STAGES: Final = [0, 1, 2]
 SEQUENCES: Final = 2
 FRAMES: Final = 60
 """Of a spoken answer, 80 ms each; a random talker never ends one by itself."""
@@ -66,6 +67,16 @@ def start(checkpoint: Path, **options: Any) -> Backend:
     backend = create_backend("vllm", BackendOptions(str(checkpoint), **(chosen | options)))
     backend.wait_until_ready()
     return backend
+
+
+def omni(backend: Backend) -> Any:
+    """The bare AsyncOmni."""
+    return cast(Any, backend).loaded.engine.omni
+
+
+def idle(backend: Backend) -> list[bool]:
+    """Of each stage, whether its engine core holds no memory for any request: only then it empties its cache."""
+    return [bool(emptied) for emptied in omni(backend).engine.collective_rpc("reset_prefix_cache", stage_ids=STAGES)]
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +134,8 @@ def build(parent: Path, *, frames: int, ends: bool = True) -> Path:
         "eos_token_id": _PUBLISHED["<|im_end|>"],
         "pad_token_id": _PUBLISHED["<|endoftext|>"],
         "do_sample": False,
+        "talker_do_sample": False,
+        "talker_repetition_penalty": 1.0,
         # The last code that is drawn is never fed back, so it makes no frame.
         "talker_max_new_tokens": frames + 1,
     }

@@ -32,7 +32,7 @@ def unfinished(backend: Backend) -> int:
 
 def llm(backend: Backend) -> Any:
     """The bare AsyncLLM."""
-    return cast(Any, backend).engine.llm
+    return cast(Any, backend).loaded.engine.llm
 
 
 def _kept(checkpoint: Path) -> Iterator[Backend]:
