@@ -61,8 +61,11 @@ VLLM_ENVIRONMENT: Final = {
 
 # vLLM-Omni. Of a GPU that its stages share; the thinker takes the rest.
 TALKER_ROOM_BYTES: Final = 5 * 512 * 1024**2  # beside its weights; 20 kB of KV cache for each token or frame
-TALKER_ROOM_SHARE: Final = 0.06  # of the GPU's memory, where that is more
+TALKER_ROOM_SHARE: Final = 0.03  # of the GPU's memory, where that is more
 CODE2WAV_ROOM_BYTES: Final = 3 * 512 * 1024**2  # beside its weights
+THINKER_ROOM_BYTES: Final = 2 * 1024**3  # beside its weights and its KV cache, on each GPU
+SHARED_BATCHED_TOKENS: Final = 8192  # read at a time by a thinker that shares its GPU; vLLM-Omni's own are 32,768
+LEAST_CONTEXT_TOKENS: Final = 4096  # with less there is no conversation about a film
 THINKER_WEIGHTS_SHARE: Final = 0.9  # of its GPUs, at most; more leaves no room for conversations
 # Of a GPU that talker and code2wav have for themselves: the shares of vLLM-Omni's own deployment.
 TALKER_SHARE: Final = 0.6

@@ -112,7 +112,7 @@ class OmniEngine:
                 async for output in outputs:
                     answer = output.outputs[0]
                     if output.final_output_type == "audio":
-                        for sound in _sounds(answer.multimodal_output):
+                        for sound in sounds_of(answer.multimodal_output):
                             yield sound
                         continue
                     prompt_tokens = prompt_tokens or len(output.prompt_token_ids or ())
@@ -133,13 +133,13 @@ class OmniEngine:
 
         stages = [params.clone() for params in self.omni.default_sampling_params_list]
         stages[THINKER] = text_params(sampling, eos_token_ids)
-        _set_talker(stages[TALKER], self._plan.talker, self._plan.codec_eos_token_id, sampling.seed)
+        set_talker(stages[TALKER], self._plan.talker, self._plan.codec_eos_token_id, sampling.seed)
         for params in stages:
             params.output_kind = RequestOutputKind.DELTA
         return stages
 
 
-def _set_talker(params: Any, talker: TalkerParams, codec_eos_token_id: int, seed: int | None) -> None:
+def set_talker(params: Any, talker: TalkerParams, codec_eos_token_id: int, seed: int | None) -> None:
     """How codec frames are drawn. Without a seed the deployment's own stays, without which speech may derail."""
     params.temperature = talker.temperature if talker.do_sample else 0.0
     params.top_k = talker.top_k if talker.do_sample else 0
@@ -151,7 +151,7 @@ def _set_talker(params: Any, talker: TalkerParams, codec_eos_token_id: int, seed
         params.seed = seed
 
 
-def _sounds(content: Any) -> list[NewSound]:
+def sounds_of(content: Any) -> list[NewSound]:
     """The new sound in an output of code2wav: tensors of shape (1, samples), in any float type."""
     audio = (content or {}).get("audio")
     if audio is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ class Placement:
 
     def as_overrides(self) -> list[dict[str, Any]]:
         """As vLLM-Omni takes it, a dict for each stage."""
-        return [
+        stages: list[dict[str, Any]] = [
             {
                 "devices": ",".join(map(str, gpus)),
                 "tensor_parallel_size": len(gpus),
@@ -59,30 +59,28 @@ class Placement:
             }
             for gpus, share in zip(self.devices, self.shares, strict=True)
         ]
+        if self.devices[1][0] in self.devices[0]:
+            stages[0]["max_num_batched_tokens"] = defaults.SHARED_BATCHED_TOKENS
+        return stages
 
 
 def omni_plan(options: BackendOptions, checkpoint: Checkpoint, machine: Machine) -> OmniPlan:
     """Raises BackendUnavailable for an `--engine-arg` that neither vLLM-Omni nor vLLM knows."""
     own, further = _further(options.engine_args)
-    length = options.max_model_len or checkpoint.context_tokens
-    stages: list[dict[str, Any]] = [{}, {}, {}]
-    parallel = 0
-    if machine.gpus and "deploy_config" not in own:
-        placement = place(stage_bytes(checkpoint.folder), options, checkpoint, machine)
-        stages = placement.as_overrides()
-        parallel = len(placement.devices[0])
-    share = options.gpu_memory_utilization or defaults.GPU_MEMORY_UTILIZATION
-    sequences = options.max_num_seqs or max_num_seqs(checkpoint, machine, length, share, max(parallel, 1))
+    weights = stage_bytes(checkpoint.folder)
+    placement = place(weights, options, checkpoint, machine) if machine.gpus and "deploy_config" not in own else None
+    length, sequences = capacity(weights[0], placement, options, checkpoint, machine)
+    stages = placement.as_overrides() if placement else [{}, {}, {}]
     for stage in stages:
         stage["max_num_seqs"] = sequences
-    config = _talker_config(checkpoint.folder)
-    positions = config["text_config"]["max_position_embeddings"]
     stages[0] |= {
         "max_model_len": length,
         "limit_mm_per_prompt": dict.fromkeys(("image", "audio", "video"), defaults.FILES_PER_CONVERSATION),
         "mm_processor_cache_gb": defaults.MM_CACHE_GB,
     }
+    config = _talker_config(checkpoint.folder)
     # The talker reads the prompt and then its own frames.
+    positions = config["text_config"]["max_position_embeddings"]
     stages[1]["max_model_len"] = min(positions, length + checkpoint.talker.max_new_tokens)
     if options.quantization:
         stages[0]["quantization"] = options.quantization
@@ -94,7 +92,7 @@ def omni_plan(options: BackendOptions, checkpoint: Checkpoint, machine: Machine)
         arguments={"model": str(checkpoint.folder), "trust_remote_code": False, "stage_overrides": overrides} | own,
         context_tokens=length,
         max_num_seqs=sequences,
-        gpus=parallel,
+        gpus=len(placement.devices[0]) if placement else 0,
         talker=checkpoint.talker,
         codec_eos_token_id=int(config["codec_eos_token_id"]),
     )
@@ -115,6 +113,22 @@ def place(
     together = options.tensor_parallel_size or tensor_parallel_size(checkpoint, machine.gpus)
     last = (together - 1,)
     return Placement((tuple(range(together)), last, last), (total - talker - sound, talker, sound))
+
+
+def capacity(
+    weights: int, placement: Placement | None, options: BackendOptions, checkpoint: Checkpoint, machine: Machine
+) -> tuple[int, int]:
+    """The longest conversation (tokens), and how many are answered at a time. `weights`: bytes of the thinker."""
+    length = options.max_model_len or checkpoint.context_tokens
+    if placement is None:
+        return length, options.max_num_seqs or max_num_seqs(checkpoint, machine, length, 0.0, 1)
+    share, parallel = placement.shares[0], len(placement.devices[0])
+    if options.max_model_len is None:
+        room = share * machine.memory * parallel - weights - defaults.THINKER_ROOM_BYTES * parallel
+        fitting = int(room / max(checkpoint.kv_bytes_per_token, 1))
+        length = min(length, max(fitting, defaults.LEAST_CONTEXT_TOKENS))
+    thinker = replace(checkpoint, weight_bytes=weights)
+    return length, options.max_num_seqs or max_num_seqs(thinker, machine, length, share, parallel)
 
 
 def stage_bytes(folder: Path) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
@@ -37,6 +37,13 @@ class TokenWorker(_Worker):
     """The worker of the thinker's and the talker's stage."""
 
     model_runner_cls = TokenRunner
+
+    def load_model(self, *arguments: Any, **options: Any) -> None:
+        """As vLLM does it; then no codes are drawn by chance any more, so that a request always sounds the same."""
+        super().load_model(*arguments, **options)
+        talker = getattr(self.model_runner.model, "talker", None)
+        if talker is not None:
+            talker.code_predictor._top_k = 1
 
 
 class SoundWorker(_Worker):
