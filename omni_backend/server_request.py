@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from omni_backend.prompt import Prompt
@@ -113,7 +114,11 @@ def messages(prompt: Prompt, facts: ServerFacts, hand: Hand) -> list[dict[str, A
             sound = hand.encoder.sound(next(audios), exact=facts.exact_sound)
             return sound_part(sound, facts.sound_form, hand.attachments)
         film = hand.encoder.film(next(videos), exact=exact, with_sound=prompt.use_audio_in_video)
-        return _at("video_url", hand.attachments.url("video/quicktime" if exact else "video/mp4", film))
+        if not exact:
+            return _at("video_url", hand.attachments.url("video/mp4", film))
+        # vLLM keeps pictures and sound under keys of their own and fails on a film whose sound alone it knows (of
+        # two silent recordings, say). A name for the whole film makes it keep both together.
+        return {**_at("video_url", hand.attachments.url("video/quicktime", film)), "uuid": sha256(film).hexdigest()}
 
     return [
         {

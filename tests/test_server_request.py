@@ -23,7 +23,7 @@ from omni_backend.server_facts import Listing, ServerFacts, SpeechForm
 from omni_backend.server_media import Attachments, MediaEncoder
 from omni_backend.server_prompt import RESERVED_TOKENS, prompt_rules
 from omni_backend.server_request import Hand, completion_arguments
-from tests.media_files import BUDGET, film_file, image_file, sound_file, tone
+from tests.media_files import BUDGET, WHITE, film_file, image_file, sound_file, tone
 
 TRUSTED = ServerFacts(Listing("http://x/v1", "tiny"), "vLLM", exact_sound=True, media_arguments=True)
 PLAIN = ServerFacts(Listing("http://x/v1", "tiny"), "x")
@@ -181,6 +181,16 @@ def test_a_sounding_film_is_one_file_with_its_arguments(film: MediaPart) -> None
         "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
     }
     assert sent["extra_body"]["media_io_kwargs"] == {"video": {"num_frames": -1, "fps": 2}}
+
+
+def test_films_are_named_by_their_content(film: MediaPart, tmp_path: Path) -> None:
+    """Two films with the same sound are two films; see `messages`."""
+    other = tmp_path / "other.mp4"
+    other.write_bytes(film_file("mp4", ((0.0, WHITE),)))
+    sent = arguments(TRUSTED, turn(film, MediaPart("video", str(other)), film))
+    first, second, third = (part["uuid"] for part in sent["messages"][0]["content"])
+    assert first == third != second
+    assert "uuid" not in str(arguments(PLAIN, turn(film)))
 
 
 def test_a_film_beside_other_sound_has_its_track_after_it(film: MediaPart, sound: MediaPart) -> None:

@@ -26,6 +26,7 @@ from omni_backend.server_backend import ServerBackend
 from omni_backend.server_client import chunks
 from tests.contract import answer, done, refusal, request, running, text_of, until
 from tests.engine import load
+from tests.media_files import BLUE, GREEN, RED, WHITE, film_file
 from tests.parity import EXAMPLES, NAMES, Reading, read_by_transformers, turns
 from tests.vllm_server import CONTEXT, IMAGES, VllmServer, vllm_serve
 
@@ -147,6 +148,17 @@ def test_the_same_as_files(
     assert "file:" in sent
     assert "base64" not in sent
     assert not list(server.folder.iterdir())
+
+
+def test_two_films_with_the_same_sound(
+    transformers: Backend, backend: ServerBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM fails on pictures that are new beside sound that it has kept, unless it is told that they are one."""
+    for name, colours in (("first.mp4", (RED, BLUE)), ("second.mp4", (GREEN, WHITE))):
+        film = tmp_path / name
+        film.write_bytes(film_file("mkv", tuple(enumerate(colours)), hertz=555.0))
+        asked = request(MediaPart("video", str(film)), "What do you see?", max_tokens=32)
+        assert read(backend, asked, monkeypatch)[0] == read_by_transformers(transformers, asked)
 
 
 @pytest.mark.asyncio
