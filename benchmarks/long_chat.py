@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10, help="turns of a chat, 2 or more (default: %(default)s)")
     parser.add_argument("--checkpoint", default=str(EMBEDDED), help="folder or id (default: the embedded one)")
     parser.add_argument("--server-url", help="measure an OpenAI-compatible server too")
+    parser.add_argument("--api-key", help="the server's key")
     parser.add_argument("--model", help="the server's model")
     arguments = parser.parse_args()
     local = BackendOptions(arguments.checkpoint)
@@ -144,7 +145,12 @@ def main() -> None:
     if find_spec("vllm"):
         engines["vllm"] = ("vllm", local, {"vllm": chat})
     if arguments.server_url:
-        remote = BackendOptions(arguments.checkpoint, server_url=arguments.server_url, model=arguments.model)
+        remote = BackendOptions(
+            arguments.checkpoint,
+            server_url=arguments.server_url,
+            api_key=arguments.api_key,
+            model=arguments.model,
+        )
         engines["server"] = ("server", remote, {f"server {arguments.server_url}": chat})
     print(f"{'first word, ms, turn':<32}" + "".join(f"{turn:>7}" for turn in range(1, arguments.turns + 1)), end="")
     print(f"{f'{arguments.turns} / 2':>9}")
