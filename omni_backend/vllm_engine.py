@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,12 +25,16 @@ class EngineInputs:
     text: str
     multi_modal_data: dict[str, Any]
     mm_processor_kwargs: dict[str, Any]
+    multi_modal_uuids: dict[str, list[str]] = field(default_factory=dict)
+    """Names by which vLLM keeps media, where their contents alone do not tell them apart."""
 
     def as_prompt(self) -> dict[str, Any]:
         """A vLLM TextPrompt."""
         prompt: dict[str, Any] = {"prompt": self.text}
         if self.multi_modal_data:
             prompt |= {"multi_modal_data": self.multi_modal_data, "mm_processor_kwargs": self.mm_processor_kwargs}
+        if self.multi_modal_uuids:
+            prompt["multi_modal_uuids"] = self.multi_modal_uuids
         return prompt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from omni_backend.vllm_engine import EngineInputs
 
 def engine_inputs(prompt: Prompt, text: str) -> EngineInputs:
     """`text`: the prompt as the chat template renders it, one placeholder for each medium."""
-    media: dict[str, Any] = {}
+    media: dict[str, Any] = {}  # in the order in which vLLM's cache forgets: sounds before their films
     kwargs: dict[str, Any] = {}
     if prompt.images:
         media["image"] = prompt.images
@@ -29,7 +30,17 @@ def engine_inputs(prompt: Prompt, text: str) -> EngineInputs:
             # Frames come sampled and resized; images are left to the processor, as in Transformers.
             "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
         }
-    return EngineInputs(text, media, kwargs)
+    # vLLM keeps pictures and sounds each by itself, and fails on a film of which it has kept the sound alone.
+    names = [_name(video) for video in prompt.videos] if prompt.use_audio_in_video else []
+    return EngineInputs(text, media, kwargs, {"video": names, "audio": names} if names else {})
+
+
+def _name(video: Video) -> str:
+    """The same for the same pictures with the same sound."""
+    digest = sha256(video.frames.tobytes())
+    if video.audio is not None:
+        digest.update(video.audio.tobytes())
+    return digest.hexdigest()
 
 
 def _film(video: Video, fps: float) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from omni_backend import Backend, ChatRequest
+from omni_backend import Backend, ChatRequest, MediaPart
 from tests.contract import answer
 from tests.engine import load
-from tests.parity import NAMES, Reading, read_by_transformers, turns
+from tests.media_files import BLUE, GREEN, RED, WHITE, film_file
+from tests.parity import EXAMPLES, NAMES, Reading, ask, read_by_transformers, turn, turns
 from tests.tiny_checkpoints import Shape
 from tests.vllm_engine import llm
 
@@ -81,3 +82,20 @@ def test_same_prompt_and_same_tokens_of_random_weights(
 
 def test_the_set_is_complete(requests: dict[str, ChatRequest]) -> None:
     assert tuple(requests) == NAMES
+
+
+def test_films_that_share_their_sound(
+    tmp_path: Path, transformers_never_ending: Backend, vllm_never_ending: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM keeps pictures and sounds each by itself, and fails on a film of which it has kept the sound alone."""
+    films = []
+    for name, colours in (("first.mp4", (RED, BLUE)), ("second.mp4", (GREEN, WHITE))):
+        (tmp_path / name).write_bytes(film_file("mkv", tuple(enumerate(colours)), hertz=555.0))
+        films.append(MediaPart("video", str(tmp_path / name)))
+    first, second = films
+    question = MediaPart("audio", str(EXAMPLES / "word.wav"))
+    for parts in ((first,), (second,), (first,), (first, question), (second, first), (first,)):
+        asked = ask(turn(*parts, "What do you see?"))
+        assert read_by_vllm(vllm_never_ending, asked, monkeypatch) == read_by_transformers(
+            transformers_never_ending, asked
+        ), parts
