@@ -83,9 +83,26 @@ def test_command_lines_of_the_guide(line: str) -> None:
 def test_command_lines_of_the_readme() -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python app.py")]
 
-    assert len(lines) == 4
+    assert len(lines) == 8
     for line in lines:
-        assert cli.parse(shlex.split(line)[2:], env={}).options.checkpoint.startswith("Qwen/")
+        options = cli.parse(shlex.split(line)[2:], env={}, has_gpu=lambda: True).options
+        assert options.server_url or options.checkpoint.startswith("Qwen/")
+
+
+def test_the_two_ways_to_install_agree() -> None:
+    """requirements.txt must stand alone for Spaces, so the other file repeats what both need."""
+    pins = [
+        dict(
+            re.fullmatch(r"([\w-]+)(.*)", line).groups()  # type: ignore[union-attr]
+            for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
+            if line and not line.startswith("#")
+        )
+        for name in ("requirements.txt", "requirements-vllm.txt")
+    ]
+    shared = pins[0].keys() & pins[1].keys()
+    assert len(shared) > 6
+    for name in shared - {"transformers"}:
+        assert pins[0][name] == pins[1][name]
 
 
 def test_files_that_are_linked_exist() -> None:
