@@ -100,14 +100,17 @@ class Probe:
 
     async def _ask_words(self) -> None:
         """Whether it answers at all, which arguments it knows, and whether it thinks."""
+        silent: dict[str, Any] = {"modalities": ["text"]}  # a server that speaks would otherwise do so now
         plain = replace(self.facts, more_sampling=False)
-        for facts in (
-            self.facts,
-            plain,
-            replace(plain, streams_usage=False),
-            replace(plain, streams_usage=False, limit_name="max_completion_tokens"),
+        plainest = replace(plain, streams_usage=False)
+        for facts, more in (
+            (self.facts, silent),
+            (plain, silent),
+            (plain, {}),
+            (plainest, {}),
+            (replace(plainest, limit_name="max_completion_tokens"), {}),
         ):
-            reply = await self._send("Hi", facts, tokens=4, fatal=(401, 403, 404))
+            reply = await self._send("Hi", facts, tokens=4, more=more, fatal=(401, 403, 404))
             if reply.taken is not False:
                 self.facts = facts
                 break
@@ -173,11 +176,8 @@ class Probe:
         """Asks for speech in each known way until sound comes back."""
         for form in SPEECH_FORMS:
             extra = {"voice": form.voices[0]} if form.top_level_voice else {}
-            spoken = {
-                "modalities": ["text", "audio"],
-                "audio": {"voice": form.voices[0], "format": form.format},
-            }
-            reply = await self._send("Hi", self.facts, tokens=4, extra=extra, spoken=spoken)
+            more = {"modalities": ["text", "audio"], "audio": {"voice": form.voices[0], "format": form.format}}
+            reply = await self._send("Hi", self.facts, tokens=4, extra=extra, more=more, spoken=True)
             if any(isinstance(event, AudioDelta) for event in reply.events):
                 voices = await self._ask_voices()
                 self._learn(speech=replace(form, voices=voices or form.voices))
@@ -195,7 +195,8 @@ class Probe:
         except Exception as error:
             logger.info("no list of voices: %s", safe_detail(error, self._key))
             return ()
-        return tuple(sorted(map(str, names), key=lambda name: name.lower() != defaults.VOICE))
+        # vLLM-Omni names what it does not know "default", and then refuses it.
+        return tuple(sorted({*map(str, names)} - {"default"}, key=lambda name: (name.lower() != defaults.VOICE, name)))
 
     async def _takes(self, kind: MediaType, parts: list[dict[str, Any]]) -> bool:
         """Whether it takes media of this kind; notes it if not."""
@@ -217,20 +218,25 @@ class Probe:
         *,
         tokens: int = 1,
         extra: dict[str, Any] | None = None,
-        spoken: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
+        spoken: bool = False,
         fatal: tuple[int | None, ...] = (),
     ) -> Reply:
-        """One small request. Raises BackendUnavailable for a status in `fatal`."""
+        """One small request; a spoken one ends with the first sound. Raises BackendUnavailable for a status in `fatal`.
+
+        `extra`: arguments that are not OpenAI's; `more`: those that are.
+        """
         from openai import APIStatusError
 
         arguments = {
             "model": facts.listing.model,
             "messages": [{"role": "user", "content": content}],
             **sampling_arguments(SamplingParams(temperature=0, max_tokens=tokens), facts),
-            **(spoken or ({"modalities": ["text"]} if facts.speech else {})),
+            **({"modalities": ["text"]} if facts.speech else {}),
+            **(more or {}),
         }
         arguments["extra_body"] = arguments.get("extra_body", {}) | (extra or {})
-        reader = ChunkReader(spoken=spoken is not None)
+        reader = ChunkReader(spoken=spoken)
         events: list[StreamEvent] = []
         try:
             async with asyncio.timeout(PROBE_SECONDS), aclosing(chunks(self._client, arguments)) as pieces:

@@ -42,13 +42,13 @@ def completion_arguments(request: ChatRequest, prompt: Prompt, facts: ServerFact
 def media_arguments(use_audio_in_video: bool, fps: float) -> dict[str, Any]:
     """vLLM's arguments that make it take films as they come: no other frames, no other size, the true rate.
 
-    `fps` of `mm_processor_kwargs` is the true rate; that of `media_io_kwargs` is the rate of the file.
+    `fps` of `videos_kwargs` is the true rate; that of `media_io_kwargs` is the rate of the file. vLLM-Omni puts the
+    latter into `videos_kwargs` itself where it finds none, and then fails on another `fps` beside them.
     """
     return {
         "mm_processor_kwargs": {
             "use_audio_in_video": use_audio_in_video,
-            "fps": fps,
-            "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
+            "videos_kwargs": {"do_resize": False, "do_sample_frames": False, "fps": fps},
         },
         "media_io_kwargs": {"video": {"num_frames": -1, "fps": 2}},
     }

@@ -166,6 +166,8 @@ class FakeServer:
         return JSONResponse({"object": "list", "data": models})
 
     async def _voices(self, request: Request) -> Response:
+        if (refused := self._entry(request)) is not None:
+            return refused
         if self.nature.voices is None:
             return _error(404, "Not Found")
         return JSONResponse({"voices": list(self.nature.voices)})

@@ -337,6 +337,12 @@ def test_a_server_that_is_silent_has_a_reason() -> None:
     assert "text only" in can.missing_outputs["audio"].text()
 
 
+def test_a_list_of_voices_that_says_nothing() -> None:
+    """As vLLM-Omni's server has it where it knows no names."""
+    listing = {"/v1/audio/voices": JSONResponse({"voices": ["default"]})}
+    assert asked(Nature(only=listing))[0].voices == ("ethan", "chelsie", "aiden")
+
+
 def test_speech_that_is_switched_off_is_not_asked_for() -> None:
     with fake_server() as server, connected(server, generate_audio=False) as backend:
         can = backend.wait_until_ready()
@@ -349,6 +355,7 @@ def test_speech_that_is_switched_off_is_not_asked_for() -> None:
     ("unknown", "learned"),
     [
         (set(), {}),
+        ({"modalities", "audio"}, {}),
         ({"stream_options"}, {"streams_usage": False}),
         ({"stream_options", "max_tokens"}, {"streams_usage": False, "limit_name": "max_completion_tokens"}),
     ],

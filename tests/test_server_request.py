@@ -177,8 +177,7 @@ def test_a_sounding_film_is_one_file_with_its_arguments(film: MediaPart) -> None
     assert np.array_equal(heard, video.audio)
     assert sent["extra_body"]["mm_processor_kwargs"] == {
         "use_audio_in_video": True,
-        "fps": 2.0,
-        "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
+        "videos_kwargs": {"do_resize": False, "do_sample_frames": False, "fps": 2.0},
     }
     assert sent["extra_body"]["media_io_kwargs"] == {"video": {"num_frames": -1, "fps": 2}}
 
