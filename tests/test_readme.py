@@ -89,16 +89,18 @@ def test_command_lines_of_the_readme() -> None:
         assert options.server_url or options.checkpoint.startswith("Qwen/")
 
 
+def pinned(name: str) -> Iterator[tuple[str, str]]:
+    """The packages of a requirements file, each with its range."""
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            package = re.match(r"[\w-]+", line)
+            assert package, line
+            yield package[0], line[package.end() :]
+
+
 def test_the_two_ways_to_install_agree() -> None:
     """requirements.txt must stand alone for Spaces, so the other file repeats what both need."""
-    pins = [
-        dict(
-            re.fullmatch(r"([\w-]+)(.*)", line).groups()  # type: ignore[union-attr]
-            for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
-            if line and not line.startswith("#")
-        )
-        for name in ("requirements.txt", "requirements-vllm.txt")
-    ]
+    pins = [dict(pinned(name)) for name in ("requirements.txt", "requirements-vllm.txt")]
     shared = pins[0].keys() & pins[1].keys()
     assert len(shared) > 6
     for name in shared - {"transformers"}:
