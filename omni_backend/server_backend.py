@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from contextlib import aclosing, suppress
@@ -25,18 +25,18 @@ from omni_backend.checkpoint import SAMPLING, Checkpoint, CheckpointKind, read_c
 from omni_backend.defaults import CONTEXT_TOKENS
 from omni_backend.errors import BackendError, BackendUnavailable
 from omni_backend.media import MediaLoader
+from omni_backend.own_loop import OwnLoop
 from omni_backend.prompt import build_prompt
 from omni_backend.registry import BackendOptions
 from omni_backend.server_client import Address, chunks, context_numbers, safe_detail, said, too_long, translate
 from omni_backend.server_facts import Listing, ServerFacts
 from omni_backend.server_find import START_SECONDS, find_api
-from omni_backend.server_loop import Job, LoopThread
 from omni_backend.server_media import Attachments, MediaEncoder
 from omni_backend.server_probe import Probe
 from omni_backend.server_prompt import PromptRules, prompt_rules
 from omni_backend.server_request import Hand, completion_arguments
 from omni_backend.server_stream import ChunkReader
-from omni_backend.types import ChatRequest, StreamEvent
+from omni_backend.types import ChatRequest, Notice, StreamEvent
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -51,8 +51,6 @@ SILENCE_SECONDS: Final = 60.0
 """How long it may say nothing in mid-answer."""
 DECODERS: Final = 2
 """How many requests have their media decoded and encoded at the same time."""
-
-_END: Final = object()
 
 
 def create(options: BackendOptions) -> Backend:
@@ -91,7 +89,7 @@ class ServerBackend(Backend):
         self._first_seconds = first_seconds
         self._silence_seconds = silence_seconds
         self._threads: ThreadPoolExecutor | None = None
-        self._loop: LoopThread | None = None
+        self._loop: OwnLoop | None = None
         self._media = MediaLoader(roots=options.upload_roots)
         self._encoder = MediaEncoder()
         self._connection: Connection | None = None
@@ -105,19 +103,19 @@ class ServerBackend(Backend):
     def _load(self, report: ReportProgress) -> Capabilities:
         address = Address(self._options.server_url or "")
         self._threads = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-server-media")
-        self._loop = LoopThread("omni-server")
+        self._loop = OwnLoop("omni-server")
         self._connection = connection = self._wait(self._loop.submit(self._connect(address, report)))
         limits = Limits(context_tokens=connection.facts.context_tokens)
         self._media = MediaLoader(limits, roots=self._options.upload_roots)
         return _capabilities(connection.facts, limits, _checkpoint(self._options, connection.facts.listing))
 
-    def _wait(self, work: Job[Connection]) -> Connection:
+    def _wait(self, work: Future[Connection]) -> Connection:
         """The result of `work`, which is given up when the backend is closed meanwhile."""
-        while not wait_for_futures([work.ended], timeout=0.1).done:
+        while not wait_for_futures([work], timeout=0.1).done:
             if self._closed:
                 work.cancel()
         try:
-            return work.ended.result()
+            return work.result()
         except CancelledError as error:
             raise BackendUnavailable(phrase("backend.closed")) from error
 
@@ -148,49 +146,32 @@ class ServerBackend(Backend):
         return Connection(client, address, facts, rules, asyncio.Semaphore(MAX_CONCURRENCY))
 
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Any] = asyncio.Queue()
-
-        def emit(event: object) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)  # RuntimeError when the listener's loop is gone
-
         http, connection = self._loop, self._connection
-        if http is None or connection is None:
+        if http is None or connection is None:  # closed at this moment
             return
-        try:
-            work = http.submit(self._answer(connection, request, emit))
-        except RuntimeError:  # stopped a moment ago
-            return
-
-        def end(_: Future[None]) -> None:
-            with suppress(RuntimeError):
-                emit(_END)
-
-        work.ended.add_done_callback(end)
-        try:
-            while (event := await events.get()) is not _END:
+        async with aclosing(http.iterate(self._answer(connection, request))) as events:
+            async for event in events:
                 yield event
-            with suppress(CancelledError):  # the backend was closed
-                work.ended.result()
-        finally:
-            work.cancel()
-            await _ended(work.ended)
 
-    async def _answer(self, connection: Connection, request: ChatRequest, emit: Callable[[object], None]) -> None:
+    async def _answer(self, connection: Connection, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """Runs on the HTTP loop. Raises BackendError."""
         attachments = Attachments(next(iter(self._options.upload_roots), None) if connection.facts.file_urls else None)
         try:
             async with connection.slots:
-                work = asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._prepare, connection, request, attachments, emit
+                arguments, notices = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._prepare, connection, request, attachments
                 )
-                await self._converse(connection, await work, "audio" in request.modalities, emit)
+                for notice in notices:
+                    yield notice
+                async with aclosing(self._converse(connection, arguments, "audio" in request.modalities)) as events:
+                    async for event in events:
+                        yield event
         finally:
             attachments.close()
 
     def _prepare(
-        self, connection: Connection, request: ChatRequest, attachments: Attachments, emit: Callable[[object], None]
-    ) -> dict[str, Any]:
+        self, connection: Connection, request: ChatRequest, attachments: Attachments
+    ) -> tuple[dict[str, Any], list[Notice]]:
         """The arguments of the call. Blocking. Raises BadMedia."""
         rules, facts = connection.rules, connection.facts
         if request.sampling is None:
@@ -198,13 +179,11 @@ class ServerBackend(Backend):
         prompt = build_prompt(
             request, self._media, rules.budget, patch_size=rules.patch_size, reserved=rules.reserved_tokens
         )
-        for notice in prompt.notices:
-            emit(notice)
-        return completion_arguments(request, prompt, facts, Hand(self._encoder, attachments))
+        return completion_arguments(request, prompt, facts, Hand(self._encoder, attachments)), prompt.notices
 
     async def _converse(
-        self, connection: Connection, arguments: dict[str, Any], spoken: bool, emit: Callable[[object], None]
-    ) -> None:
+        self, connection: Connection, arguments: dict[str, Any], spoken: bool
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Sends the request and reads the answer; once more with a smaller limit where the server asks for that."""
         for attempt in range(2):
             reader = ChunkReader(spoken=spoken, starts_inside=connection.facts.starts_inside)
@@ -216,11 +195,11 @@ class ServerBackend(Backend):
                     while piece is not None:
                         for event in reader.feed(piece):
                             begun = True
-                            emit(event)
+                            yield event
                         async with asyncio.timeout(self._silence_seconds):
                             piece = await anext(pieces, None)
                 for event in reader.finish():
-                    emit(event)
+                    yield event
                 return
             except Exception as error:
                 room = None if begun or attempt else _room(error)
@@ -239,19 +218,10 @@ class ServerBackend(Backend):
         if http is not None:
             if connection is not None:
                 http.cancel_all()
-                http.submit(connection.client.close()).ended.result()
-            http.stop()
+                http.call(connection.client.close())
+            http.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-async def _ended(work: Future[None]) -> None:
-    """Waits until the HTTP response is closed. Cannot be cancelled itself."""
-    wrapped = asyncio.wrap_future(work)
-    wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
-    while not wrapped.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([wrapped])
 
 
 def _room(error: Exception) -> int | None:

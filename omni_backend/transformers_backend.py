@@ -10,13 +10,13 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities
 from omni_backend.checkpoint import capabilities_of
 from omni_backend.media import MediaLoader
+from omni_backend.own_loop import ended
 from omni_backend.registry import BackendOptions
 from omni_backend.types import ChatRequest, StreamEvent
 
@@ -106,7 +106,7 @@ class TransformersBackend(Backend):
             cancelled.set()
             self._running.discard(cancelled)
             if work is not None and not work.done() and not work.cancel():
-                await _ended(work)
+                await ended(work)
 
     def _unload(self) -> None:
         for cancelled in tuple(self._running):
@@ -114,15 +114,6 @@ class TransformersBackend(Backend):
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._engine.shutdown(wait=True, cancel_futures=True)
         self._loaded = self._prefixes = None
-
-
-async def _ended(work: Future[None]) -> None:
-    """Waits until the engine's thread has seen `cancelled`, a token or a frame later. Cannot be cancelled itself."""
-    wrapped = asyncio.wrap_future(work)
-    wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
-    while not wrapped.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([wrapped])
 
 
 def _describe(loaded: LoadedModel) -> str:

@@ -23,6 +23,7 @@ from omni_backend.checkpoint import Checkpoint, capabilities_of, read_checkpoint
 from omni_backend.errors import BackendError, BackendUnavailable, GenerationFailed, OutOfMemory
 from omni_backend.hub import find_checkpoint, short_name
 from omni_backend.media import MediaLoader
+from omni_backend.own_loop import OwnLoop
 from omni_backend.processor import Processing, load_processing
 from omni_backend.registry import BackendOptions
 from omni_backend.text_stream import TextStream
@@ -32,7 +33,6 @@ from omni_backend.vllm_arguments import engine_arguments, this_machine
 from omni_backend.vllm_engine import Engine, EngineInputs, NewSound, NewTokens, TextEngine
 from omni_backend.vllm_inputs import engine_inputs
 from omni_backend.vllm_log import EngineLog, heard_by
-from omni_backend.vllm_loop import EngineLoop
 from omni_backend.vllm_omni import OmniEngine, why_no_device, why_no_omni
 from omni_backend.vllm_omni_arguments import omni_plan
 
@@ -54,7 +54,7 @@ class Loaded:
     checkpoint: Checkpoint
     processing: Processing
     engine: Engine
-    loop: EngineLoop
+    loop: OwnLoop
     """Where the engine lives."""
     media: MediaLoader
 
@@ -77,7 +77,7 @@ class VllmBackend(Backend):
         self._options = options
         self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
         self._numbers = itertools.count()
-        self._loop: EngineLoop | None = None
+        self._loop: OwnLoop | None = None
         self._loaded: Loaded | None = None
 
     @property
@@ -94,7 +94,7 @@ class VllmBackend(Backend):
         checkpoint = read_checkpoint(folder, short_name(self._options.checkpoint))
         plan = _plan(self._options, checkpoint)
         processing = load_processing(checkpoint, plan.context_tokens)
-        self._loop = loop = EngineLoop("omni-vllm")
+        self._loop = loop = OwnLoop("omni-vllm")
         engine = _start_engine(plan, loop, checkpoint.name, report)
         can = capabilities_of(
             checkpoint,
@@ -198,7 +198,7 @@ def _plan(options: BackendOptions, checkpoint: Checkpoint) -> _Plan:
     return _Plan(lambda: TextEngine(arguments), int(length), int(sequences), no_speech)
 
 
-def _start_engine(plan: _Plan, loop: EngineLoop, name: str, report: ReportProgress) -> Engine:
+def _start_engine(plan: _Plan, loop: OwnLoop, name: str, report: ReportProgress) -> Engine:
     """Starts the engine's processes. Raises BackendUnavailable or OutOfMemory."""
 
     async def start() -> Engine:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +18,6 @@ from omni_backend.prompt import Prompt
 from omni_backend.vllm_arguments import Machine, engine_arguments, max_num_seqs, tensor_parallel_size
 from omni_backend.vllm_inputs import engine_inputs
 from omni_backend.vllm_log import EngineLog, heard_by, read_step
-from omni_backend.vllm_loop import EngineLoop
 from tests.contract import until
 from tests.tiny_checkpoints import TINY_CHECKPOINT
 
@@ -165,74 +162,6 @@ def test_the_log_reports_to_the_page() -> None:
     log.take("Loading safetensors checkpoint shards:  40% Completed | 6/15")
     log.take("nothing to see")
     assert [(step.key, fraction) for step, fraction in seen] == [("load.weights", 0.4)]
-
-
-class Source:
-    """Counts on the engine's loop and tells how it ended."""
-
-    def __init__(self, end: int) -> None:
-        self.end = end
-        self.closed = False
-
-    async def items(self) -> AsyncGenerator[int, None]:
-        try:
-            for number in range(self.end):
-                await asyncio.sleep(0)
-                yield number
-            if self.end == 3:
-                raise ValueError("three")
-        finally:
-            self.closed = True
-
-
-@pytest.mark.asyncio
-async def test_a_generator_of_another_loop_is_read_to_its_end() -> None:
-    loop = EngineLoop("test")
-    source = Source(5)
-    assert [item async for item in loop.iterate(source.items())] == [0, 1, 2, 3, 4]
-    assert source.closed
-    loop.close()
-
-
-@pytest.mark.asyncio
-async def test_its_error_arrives_after_its_items() -> None:
-    loop = EngineLoop("test")
-    seen: list[int] = []
-
-    async def read() -> None:
-        async for item in loop.iterate(Source(3).items()):
-            seen.append(item)
-
-    with pytest.raises(ValueError, match="three"):
-        await read()
-    assert seen == [0, 1, 2]
-    loop.close()
-
-
-@pytest.mark.asyncio
-async def test_leaving_it_early_closes_it_before_going_on() -> None:
-    loop = EngineLoop("test")
-    source = Source(10**9)
-    async with aclosing(loop.iterate(source.items())) as items:
-        async for item in items:
-            if item == 2:
-                break
-    assert source.closed
-    loop.close()
-
-
-@pytest.mark.asyncio
-async def test_closing_the_loop_ends_what_is_read_and_what_is_asked_later() -> None:
-    loop = EngineLoop("test")
-    source = Source(10**9)
-    seen = 0
-    async for _ in loop.iterate(source.items()):
-        seen += 1
-        if seen == 2:
-            await asyncio.to_thread(loop.close)
-    assert source.closed
-    assert not [item async for item in loop.iterate(Source(5).items())]
-    loop.close()
 
 
 def test_films_come_with_their_true_rate_and_as_they_are() -> None:

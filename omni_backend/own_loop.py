@@ -1,4 +1,7 @@
-"""An event loop in a thread of its own, and async generators that live there read from any other loop."""
+"""An event loop in a thread of its own, and async generators that live there read from any other loop.
+
+vLLM's engine and an HTTP client each live on one loop, while a backend serves callers from several.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ T = TypeVar("T")
 _END: Final = object()
 
 
-class EngineLoop:
+class OwnLoop:
     """Runs until `close`. All methods may be called from any thread but the loop's own."""
 
     def __init__(self, name: str) -> None:
@@ -22,9 +25,17 @@ class EngineLoop:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Starts a coroutine. Raises RuntimeError once this was closed."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end and gives its result. Blocking."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self.submit(work).result()
 
     async def iterate(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items of a generator that runs on this loop, for the caller's loop.
@@ -41,6 +52,11 @@ class EngineLoop:
         if reading.error is not None:
             raise reading.error
 
+    def cancel_all(self) -> None:
+        """Cancels what runs and waits for its end. Blocking."""
+        with suppress(RuntimeError):
+            self.call(_cancel_others())
+
     def close(self) -> None:
         """Cancels what runs, waits for its end, and ends the thread. Further calls do nothing."""
         with suppress(RuntimeError):
@@ -51,11 +67,9 @@ class EngineLoop:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.run_until_complete(_cancel_others())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
 
@@ -100,6 +114,13 @@ class _Reading:
     def _put(self, item: object) -> None:
         with suppress(RuntimeError):  # the reader's loop is gone, and its generator with it
             self._reader.call_soon_threadsafe(self.items.put_nowait, item)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def ended(work: Future[None]) -> None:
