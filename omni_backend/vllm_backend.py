@@ -102,7 +102,6 @@ class VllmBackend(Backend):
             speaks=engine.speaks,
             context_tokens=plan.context_tokens,
             max_concurrency=plan.max_num_seqs,
-            notices=(plan.no_speech,) if plan.no_speech else (),
             no_speech=plan.no_speech,
         )
         media = MediaLoader(can.limits, roots=self._options.upload_roots)

@@ -432,6 +432,19 @@ def test_an_engine_that_does_not_load_says_why_and_text_alone_says_so(visit: Ope
         page.page.close()
 
 
+def test_a_long_reason_for_silence_fits_on_a_phone(visit: Open) -> None:
+    reason = phrase("omni.not_installed", install="pip install -r requirements-vllm.txt")
+    backend = ScriptedBackend(capabilities=Capabilities("quiet", "a script", missing_outputs={"audio": reason}))
+    with serving(backend) as app:
+        page = visit(app.url, viewport={"width": 390, "height": 780})
+        said = page.page.locator("#omni-voice").get_by_text(reason.text())
+        expect(said).to_be_visible()
+        box = said.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
+        page.page.close()
+
+
 def test_a_second_message_waits_for_the_end_of_the_first(page: Visit, backend: ScriptedBackend) -> None:
     asked = len(backend.requests)
     backend.enqueue(TextDelta("half"), 1.0, TextDelta(" and whole"))
