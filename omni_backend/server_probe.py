@@ -120,7 +120,7 @@ class Probe:
     async def _ask_engine(self) -> None:
         """Its name and version, for people."""
         owner = self.facts.listing.owner
-        name = _NAMES.get(owner, owner)
+        name = "vLLM-Omni" if owner == "vllm" and self.facts.speech else _NAMES.get(owner, owner)
         version = ""
         if owner in _NAMES:
             with contextlib.suppress(Exception):

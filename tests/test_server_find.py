@@ -279,7 +279,7 @@ def test_the_served_folder_is_read_where_this_machine_has_it(tiny_checkpoint: Pa
 
 def test_a_server_that_can_everything() -> None:
     can, facts = asked(Nature(voices=("aiden", "ethan")))
-    assert can.engine.startswith("vLLM 1.2.3, 127.0.0.1:")
+    assert can.engine.startswith("vLLM-Omni 1.2.3, 127.0.0.1:")
     assert can.inputs == {"image", "audio", "video"}
     assert can.outputs == {"text", "audio"}
     assert can.voices == ("ethan", "aiden")

@@ -40,7 +40,7 @@ ENDLESS = replace(request("word " * 100), sampling=SamplingParams(temperature=0,
 def server(float32_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     """On a checkpoint whose answers end only at their limit."""
     folder = tmp_path_factory.mktemp("vllm")
-    with vllm_serve(float32_checkpoint, folder, "--trust-request-mm-kwargs") as started:
+    with vllm_serve(float32_checkpoint, folder, "--enforce-eager", "--trust-request-mm-kwargs") as started:
         yield started
 
 

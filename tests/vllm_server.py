@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,12 @@ END_SECONDS: Final = 30.0
 CONTEXT: Final = 8192
 IMAGES: Final = 4
 """The most that one conversation may hold."""
+OPTIONS: Final[dict[str, Any]] = {
+    "dtype": "float32",
+    "max-model-len": CONTEXT,
+    "max-num-seqs": 8,
+    "limit-mm-per-prompt": f'{{"image": {IMAGES}, "audio": 8, "video": 4}}',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +69,22 @@ class VllmServer:
 
 
 @contextmanager
-def vllm_serve(checkpoint: Path, folder: Path, *arguments: str) -> Iterator[VllmServer]:
+def vllm_serve(
+    checkpoint: Path,
+    folder: Path,
+    *arguments: str,
+    options: Mapping[str, Any] = OPTIONS,
+) -> Iterator[VllmServer]:
     """Starts a server on `checkpoint`; at the end it and its children are ended."""
     port, log, shared = free_port(), folder / "vllm.log", folder / "shared"
     shared.mkdir()
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
-    options: dict[str, Any] = {
+    options = {
         "host": "127.0.0.1",
         "port": port,
         "served-model-name": "tiny",
-        "dtype": "float32",
-        "max-model-len": CONTEXT,
-        "max-num-seqs": 8,
-        "limit-mm-per-prompt": f'{{"image": {IMAGES}, "audio": 8, "video": 4}}',
         "allowed-local-media-path": shared,
+        **options,
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     environment = {
@@ -88,7 +96,7 @@ def vllm_serve(checkpoint: Path, folder: Path, *arguments: str) -> Iterator[Vllm
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, *flags, "--enforce-eager", *arguments],
+            [*command, *flags, *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
