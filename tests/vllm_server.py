@@ -18,7 +18,7 @@ import pytest
 
 from omni_backend import BackendOptions, Loading
 from omni_backend.server_backend import ServerBackend
-from tests.serving import free_port
+from tools.running_app import free_port
 
 START_SECONDS: Final = 540.0
 END_SECONDS: Final = 30.0
