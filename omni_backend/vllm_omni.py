@@ -97,11 +97,8 @@ class OmniEngine:
 
         Raises ContextTooLong, EngineDied or GenerationFailed.
         """
-        prompt = inputs.as_prompt()
-        if voice is not None:
-            prompt["additional_information"] = {"speaker": [voice]}
         source = self.omni.generate(
-            prompt,
+            omni_prompt(inputs, voice),
             request_id=request_id,
             sampling_params_list=self._params(sampling, eos_token_ids),
             output_modalities=["text"] if voice is None else ["text", "audio"],
@@ -141,6 +138,19 @@ class OmniEngine:
         for params in stages:
             params.output_kind = RequestOutputKind.DELTA
         return stages
+
+
+def omni_prompt(inputs: EngineInputs, voice: str | None) -> dict[str, Any]:
+    """`inputs` as vLLM-Omni takes them, to be spoken in `voice` or not at all."""
+    prompt = inputs.as_prompt()
+    kwargs = dict(prompt.get("mm_processor_kwargs") or {})
+    if "fps" in kwargs:
+        # vLLM-Omni writes the rate among the films' own arguments itself, and it must not stand in two places.
+        films = dict(kwargs.get("videos_kwargs") or {}, fps=kwargs.pop("fps"))
+        prompt["mm_processor_kwargs"] = kwargs | {"videos_kwargs": films}
+    if voice is not None:
+        prompt["additional_information"] = {"speaker": [voice]}
+    return prompt
 
 
 def set_talker(params: Any, talker: TalkerParams, codec_eos_token_id: int, seed: int | None) -> None:

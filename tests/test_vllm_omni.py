@@ -83,7 +83,8 @@ class TestOmniContract(BackendContract):
 @pytest.fixture(scope="module")
 def captioner(random_checkpoint: Callable[[Shape], Path]) -> Iterator[Backend]:
     """A checkpoint without a voice: with speech asked for, it runs on the text engine."""
-    backend = start(random_checkpoint(Shape(kind="captioner")), engine_args=())
+    cache = (("kv_cache_memory_bytes", str(64 * 1024**2)),)
+    backend = start(random_checkpoint(Shape(kind="captioner")), engine_args=cache)
     yield backend
     backend.close()
 

@@ -16,7 +16,8 @@ import torch
 from omni_backend import LANGUAGES, BackendOptions, defaults
 from omni_backend.checkpoint import Checkpoint, TalkerParams, read_checkpoint
 from omni_backend.vllm_arguments import Machine
-from omni_backend.vllm_omni import set_talker, sounds_of, why_no_omni
+from omni_backend.vllm_engine import EngineInputs
+from omni_backend.vllm_omni import omni_prompt, set_talker, sounds_of, why_no_omni
 from omni_backend.vllm_omni_arguments import OmniPlan, omni_plan, place, stage_bytes
 from tests.tiny_checkpoints import TINY_CHECKPOINT
 
@@ -197,6 +198,22 @@ def test_the_talker_draws_as_the_checkpoint_says(seed: int | None) -> None:
     assert params.seed == (42 if seed is None else seed)
     set_talker(params, TalkerParams(do_sample=False), 2150, seed)
     assert params.temperature == 0
+
+
+def test_a_prompt_names_its_voice_and_its_frame_rate_once() -> None:
+    films = {"do_resize": False}
+    given = {"fps": 2.0, "use_audio_in_video": True, "videos_kwargs": films}
+    inputs = EngineInputs("Hello!", {"video": [np.zeros((2, 3, 32, 32))]}, given)
+    prompt = omni_prompt(inputs, "ethan")
+    assert prompt["prompt"] == "Hello!"
+    assert prompt["additional_information"] == {"speaker": ["ethan"]}
+    assert prompt["mm_processor_kwargs"] == {
+        "use_audio_in_video": True,
+        "videos_kwargs": {"do_resize": False, "fps": 2.0},
+    }
+    assert films == {"do_resize": False}
+    assert "fps" in given
+    assert "additional_information" not in omni_prompt(inputs, None)
 
 
 def test_sound_becomes_mono_float32_within_its_limits() -> None:

@@ -43,7 +43,7 @@ class TokenWorker(_Worker):
         super().load_model(*arguments, **options)
         talker = getattr(self.model_runner.model, "talker", None)
         if talker is not None:
-            talker.code_predictor._top_k = 1
+            talker.code_predictor._sample_codes_gumbel = lambda logits, **_: logits.argmax(dim=-1, keepdim=True)
 
 
 class SoundWorker(_Worker):
