@@ -27,7 +27,7 @@ test-vllm: ## the tests of vLLM, in an environment of its own: it takes fewer ve
 test-omni: ## the tests of vLLM-Omni, in a third environment; minutes, and not part of `make test`
 	@PYTHON="$(PYTHON)" VENV=.venv-omni tools/install.sh requirements-vllm-omni-cpu.txt
 	@tools/vllm_cpu.sh .venv-omni
-	@.venv-omni/bin/python -m pytest -m vllm_omni
+	@.venv-omni/bin/python -m pytest -m vllm_omni tests/test_vllm_omni.py tests/test_server_vllm_omni.py
 
 check: dev lint ## style, types and the tests without a browser
 	@$(PY) -m pytest -m "not browser"

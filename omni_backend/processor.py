@@ -57,6 +57,7 @@ def frame_budget(processor: Any, context_tokens: int) -> FrameBudget:
     The published range is qwen-omni-utils' 128 to 768 tokens a frame pair. A checkpoint whose own processor
     allows less than that range's lower end was made for small frames: then its own range holds.
     """
+    define_missing_ops()
     from qwen_omni_utils.v2_5 import vision_process as utils  # type: ignore[import-untyped]
 
     video = processor.video_processor

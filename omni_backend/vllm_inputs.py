@@ -24,11 +24,10 @@ def engine_inputs(prompt: Prompt, text: str) -> EngineInputs:
     if prompt.videos:
         media["video"] = [_film(video, prompt.fps) for video in prompt.videos]
         kwargs = {
-            # Both engines assume one frame a second unless told.
-            "fps": prompt.fps,
             "use_audio_in_video": prompt.use_audio_in_video,
-            # Frames come sampled and resized; images are left to the processor, as in Transformers.
-            "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
+            # Frames come sampled and resized; images are left to the processor, as in Transformers. Both engines
+            # assume one frame a second unless told.
+            "videos_kwargs": {"fps": prompt.fps, "do_resize": False, "do_sample_frames": False},
         }
     # vLLM keeps pictures and sounds each by itself, and fails on a film of which it has kept the sound alone.
     names = [_name(video) for video in prompt.videos] if prompt.use_audio_in_video else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ from omni_ui.speech import SpeechDesk
 QUEUE_SIZE: Final = 64
 CLOSE_SECONDS: Final = 1.0
 """How long closing waits for the engine: one that is still loading cannot be interrupted."""
+
+LOOK_SECONDS: Final = 0.5
+"""Between two looks for a signal to end."""
 
 MakeBackend = Callable[[tuple[Path, ...]], Backend]
 """Takes the folders in which uploaded files lie, gives the engine, not yet started."""
@@ -129,13 +133,16 @@ def serve(make_backend: MakeBackend, settings: Settings) -> int:
         print(taken.text(language), file=sys.stderr)
         return 1
     print(phrase("cli.started", url=app.url).text(language), flush=True)
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        pass  # a signal that reached another thread is seen only when this one wakes
     print(phrase("cli.closing").text(language), flush=True)
     app.sessions.close()
     engine = threading.Thread(target=app.backend.close, name="omni-close", daemon=True)
     engine.start()
     app.close()
     engine.join(CLOSE_SECONDS)
+    for process in multiprocessing.active_children():
+        process.kill()  # of an engine that was still loading; it would live on by itself
     return 0
 
 

@@ -216,6 +216,19 @@ def test_sigterm_in_mid_answer_leaves_no_process(float32_checkpoint: Path) -> No
             job.cancel()
 
 
+def test_sigterm_while_it_starts_leaves_no_process(float32_checkpoint: Path) -> None:
+    with running_app("--backend", "vllm", "-c", str(float32_checkpoint), "--no-generate-audio"):
+        [app] = [process for process in psutil.Process().children() if "app.py" in " ".join(process.cmdline())]
+
+        def started() -> list[psutil.Process]:
+            return [child for child in app.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+
+        wait_until(started, "the engine's process", seconds=120)
+        children = app.children(recursive=True)
+        app.terminate()
+        assert not psutil.wait_procs([app, *children], timeout=20)[1]
+
+
 @pytest.mark.asyncio
 async def test_an_answer_that_nobody_reads_does_not_hold_up_others(vllm_never_ending: Backend) -> None:
     async with aclosing(vllm_never_ending.stream(request("Hello!", max_tokens=LONG))) as idle:

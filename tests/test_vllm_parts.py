@@ -171,8 +171,11 @@ def test_films_come_with_their_true_rate_and_as_they_are() -> None:
     [(pictures, metadata)] = inputs.multi_modal_data["video"]
     assert pictures.shape == (4, 32, 64, 3)
     assert pictures.flags.writeable
-    assert inputs.mm_processor_kwargs["fps"] == 1.0
-    assert inputs.mm_processor_kwargs["videos_kwargs"] == {"do_resize": False, "do_sample_frames": False}
+    assert inputs.mm_processor_kwargs["videos_kwargs"] == {
+        "fps": 1.0,
+        "do_resize": False,
+        "do_sample_frames": False,
+    }
     assert (metadata["fps"], metadata["total_num_frames"], metadata["duration"]) == (1.0, 4, 4.0)
 
 

@@ -17,9 +17,9 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
 
-def wait_until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Blocks until `condition()` holds. Raises AssertionError naming `what`."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], object], what: str = "the condition", seconds: float = PATIENCE) -> None:
+    """Blocks until `condition()` holds. Raises AssertionError naming `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE} s"
+        assert time.monotonic() < deadline, f"{what} did not come within {seconds} s"
         time.sleep(0.01)
