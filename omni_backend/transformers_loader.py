@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from omni_backend.base import ReportProgress
 from omni_backend.catalogue import Phrase, phrase
 from omni_backend.checkpoint import Checkpoint, read_checkpoint
-from omni_backend.errors import OutOfMemory
+from omni_backend.errors import BackendUnavailable, OutOfMemory
 from omni_backend.hub import find_checkpoint, reporting_tqdm, short_name
 from omni_backend.processor import Processing, load_processing
-from omni_backend.registry import BackendOptions
+from omni_backend.registry import BACKENDS, BackendOptions
 from omni_backend.torchvision_ops import define_missing_ops
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OLDEST_TRANSFORMERS: Final = (5, 19)  # of the range in requirements.txt
 _MIN_FLASH_CAPABILITY: Final = (8, 0)  # Ampere: flash-attn's own requirement
 
 
@@ -63,8 +64,10 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
     # The talker has no prompt ids that its penalty could count; stock speaks the same way.
     warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
     import torch
+    import transformers
     from transformers import Qwen3OmniMoeForConditionalGeneration
 
+    check_version(transformers.__version__)
     _set_threads(torch, speech=options.generate_audio)
     checkpoint = read_checkpoint(find_checkpoint(options.checkpoint, report), short_name(options.checkpoint))
     speak = options.generate_audio and checkpoint.has_talker
@@ -102,6 +105,14 @@ def load_model(options: BackendOptions, report: ReportProgress) -> LoadedModel:
         attention=attention,
         notices=notices,
     )
+
+
+def check_version(installed: str) -> None:
+    """Raises BackendUnavailable for a Transformers that misreads films with their sound (5.14 was seen to)."""
+    oldest = ".".join(map(str, _OLDEST_TRANSFORMERS))
+    if tuple(int(number) for number in installed.split(".")[:2]) < _OLDEST_TRANSFORMERS:
+        install = BACKENDS["transformers"].install
+        raise BackendUnavailable(phrase("load.old_transformers", found=installed, oldest=oldest, install=install))
 
 
 def choose_attention(flash_attn2: bool, dtype: str) -> tuple[str, tuple[Phrase, ...]]:
