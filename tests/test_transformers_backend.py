@@ -488,12 +488,13 @@ def test_a_checkpoint_that_cannot_be_fetched_is_said(monkeypatch: pytest.MonkeyP
         find_checkpoint("Qwen/Some-Omni", lambda step, fraction: None)
 
 
-def test_close_while_answering_ends_the_stream(tiny_checkpoint: Path) -> None:
-    backend = loaded(tiny_checkpoint)
+def test_close_while_answering_ends_the_stream(never_ending_checkpoint: Path) -> None:
+    backend = loaded(never_ending_checkpoint)
+    long = request("Hello", sampling=replace(GREEDY, max_tokens=2000))
 
     async def close_in_mid_answer() -> list[StreamEvent]:
         events: list[StreamEvent] = []
-        async with aclosing(backend.stream(request("Hello"))) as stream:
+        async with aclosing(backend.stream(long)) as stream:
             async for event in stream:
                 events.append(event)
                 if len(events) == 1:
