@@ -36,6 +36,7 @@ from tests.contract import (
     request,
     running,
     text_of,
+    until,
 )
 from tests.omni_engine import FRAMES, SEQUENCES, idle, start
 from tests.tiny_checkpoints import Shape
