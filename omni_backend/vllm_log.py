@@ -26,7 +26,7 @@ _STEPS: Final = (
     (re.compile(r"Starting to load model"), "load.weights"),
     (re.compile(r"checkpoint shards:\s+(\d+)%"), "load.weights"),
     (re.compile(r"Loading weights took"), "vllm.memory"),
-    (re.compile(r"Dynamo bytecode|torch\.compile takes|Compiling a graph"), "vllm.compiling"),
+    (re.compile(r"Dynamo bytecode|Compiling a graph"), "vllm.compiling"),
     (re.compile(r"KV cache size"), "vllm.warming"),
     (re.compile(r"Capturing CUDA graphs.*?(\d+)%"), "vllm.graphs"),
 )

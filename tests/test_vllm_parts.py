@@ -109,6 +109,7 @@ def test_on_a_cpu(checkpoint: Checkpoint) -> None:
         ("(Worker) INFO 01-01 [x.py:1] Starting to load model /there/omni...", "load.weights", None),
         ("Loading safetensors checkpoint shards:  53% Completed | 8/15 [00:01<00:01]", "load.weights", 0.53),
         ("INFO [default_loader.py:501] Loading weights took 21.04 seconds", "vllm.memory", None),
+        ("INFO [backends.py:1167] Dynamo bytecode transform time: 8.10 s", "vllm.compiling", None),
         ("INFO [kv_cache_utils.py:1] GPU KV cache size: 524,288 tokens", "vllm.warming", None),
         ("Capturing CUDA graphs (decode, FULL):  50%|##  | 3/6 [00:01<00:01]", "vllm.graphs", 0.5),
     ],
