@@ -17,6 +17,7 @@ TALKER_TEMPERATURE: Final = 0.9
 TALKER_TOP_K: Final = 50
 TALKER_TOP_P: Final = 1.0
 TALKER_REPETITION_PENALTY: Final = 1.05
+FRAME_SECONDS: Final = 0.08  # of sound in one codec frame
 TALKER_MAX_FRAMES: Final = 4096  # 5 min 27 s
 
 CONTEXT_TOKENS: Final = 32_768  # the length it was trained to; the config's 65,536 positions are room, not skill
@@ -35,6 +36,8 @@ VIDEO_MAX_FRAMES: Final = 768  # qwen-omni-utils' FPS_MAX_FRAMES
 VIDEO_CONTEXT_SHARE: Final = 0.5  # of the context that one film may take
 
 MAX_WAITING: Final = 32  # requests that wait for their turn; more are told to come back
+
+DECODERS: Final = 2  # requests of one engine that have their media decoded at the same time
 
 # Fetching of http(s) media.
 URL_TIMEOUT_SECONDS: Final = 30.0

@@ -70,6 +70,7 @@ class OwnLoop:
             self._loop.run_until_complete(_cancel_others())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.run_until_complete(_cancel_others())  # what came while its threads ended
         finally:
             self._loop.close()
 

@@ -6,16 +6,15 @@ would be most of the wait for the first word once the thinker no longer reads th
 
 from __future__ import annotations
 
-import hashlib
 from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from omni_backend import defaults
 from omni_backend.media_cache import Cache
+from omni_backend.media_values import digest
 
 
 def remember_files(processor: Any, *, max_bytes: int = defaults.FEATURE_CACHE_BYTES) -> None:
@@ -23,13 +22,6 @@ def remember_files(processor: Any, *, max_bytes: int = defaults.FEATURE_CACHE_BY
     cache = Cache(max_bytes)
     for name in ("image_processor", "video_processor", "feature_extractor"):
         setattr(processor, name, _Remembering(getattr(processor, name), cache))
-
-
-def digest(array: NDArray[Any]) -> bytes:
-    """What tells arrays of different contents, shape or type apart; 32 bytes."""
-    contents = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
-    contents.update(np.ascontiguousarray(array).data)
-    return contents.digest()
 
 
 class _Remembering:

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from omni_backend import defaults
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities, Limits
 from omni_backend.catalogue import phrase
 from omni_backend.checkpoint import SAMPLING, Checkpoint, CheckpointKind, read_checkpoint
-from omni_backend.defaults import CONTEXT_TOKENS
 from omni_backend.errors import BackendError, BackendUnavailable
 from omni_backend.media import MediaLoader
 from omni_backend.own_loop import OwnLoop
@@ -49,8 +49,6 @@ FIRST_SECONDS: Final = 300.0
 """How long a server may take until its answer begins: it may have others to answer first."""
 SILENCE_SECONDS: Final = 60.0
 """How long it may say nothing in mid-answer."""
-DECODERS: Final = 2
-"""How many requests have their media decoded and encoded at the same time."""
 
 
 def create(options: BackendOptions) -> Backend:
@@ -102,7 +100,7 @@ class ServerBackend(Backend):
 
     def _load(self, report: ReportProgress) -> Capabilities:
         address = Address(self._options.server_url or "")
-        self._threads = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-server-media")
+        self._threads = ThreadPoolExecutor(max_workers=defaults.DECODERS, thread_name_prefix="omni-server-media")
         self._loop = OwnLoop("omni-server")
         self._connection = connection = self._wait(self._loop.submit(self._connect(address, report)))
         limits = Limits(context_tokens=connection.facts.context_tokens)
@@ -125,7 +123,7 @@ class ServerBackend(Backend):
         try:
             report(phrase("server.asking", model=listing.model), None)
             checkpoint = _checkpoint(options, listing)
-            context = min(listing.context_tokens or CONTEXT_TOKENS, CONTEXT_TOKENS)
+            context = min(listing.context_tokens or defaults.CONTEXT_TOKENS, defaults.CONTEXT_TOKENS)
             guess = ServerFacts(
                 listing=listing,
                 engine=address.host,

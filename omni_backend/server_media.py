@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import os
 import tempfile
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from omni_backend import defaults
 from omni_backend.media_cache import Cache
-from omni_backend.media_values import Video
+from omni_backend.media_values import Video, digest
 from omni_backend.server_sound import wav
 
 if TYPE_CHECKING:
@@ -52,11 +51,11 @@ class MediaEncoder:
             image.save(file, "PNG", compress_level=1)
             return file.getvalue()
 
-        return self._cache.get(("image", image.size, _digest(image.tobytes())), make, len)
+        return self._cache.get(("image", digest(np.asarray(image))), make, len)
 
     def sound(self, samples: NDArray[np.float32], *, exact: bool) -> bytes:
         """A WAV of a 16 kHz waveform."""
-        key = ("sound", exact, _digest(samples))
+        key = ("sound", exact, digest(samples))
         return self._cache.get(key, lambda: wav(samples, defaults.SAMPLE_RATE_IN, exact=exact), len)
 
     def film(self, video: Video, *, exact: bool, with_sound: bool = False) -> bytes:
@@ -66,9 +65,8 @@ class MediaEncoder:
             "film",
             exact,
             video.fps,
-            video.frames.shape,
-            _digest(video.frames),
-            sound is not None and _digest(sound),
+            digest(video.frames),
+            sound is not None and digest(sound),
         )
         return self._cache.get(key, lambda: _exact_film(video, sound) if exact else _plain_film(video), len)
 
@@ -98,10 +96,6 @@ class Attachments:
             with contextlib.suppress(OSError):
                 path.unlink()
         self._written.clear()
-
-
-def _digest(data: bytes | NDArray[np.uint8] | NDArray[np.float32]) -> str:
-    return hashlib.blake2b(data if isinstance(data, bytes) else np.ascontiguousarray(data).data).hexdigest()
 
 
 def _exact_film(video: Video, sound: NDArray[np.float32] | None) -> bytes:

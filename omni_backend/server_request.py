@@ -11,6 +11,7 @@ from omni_backend.prompt import Prompt
 from omni_backend.server_facts import ServerFacts, SoundForm
 from omni_backend.server_media import Attachments, MediaEncoder
 from omni_backend.types import ChatRequest, SamplingParams
+from omni_backend.vllm_inputs import mm_processor_kwargs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,7 @@ def media_arguments(use_audio_in_video: bool, fps: float) -> dict[str, Any]:
     latter into `videos_kwargs` itself where it finds none, and then fails on another `fps` beside them.
     """
     return {
-        "mm_processor_kwargs": {
-            "use_audio_in_video": use_audio_in_video,
-            "videos_kwargs": {"do_resize": False, "do_sample_frames": False, "fps": fps},
-        },
+        "mm_processor_kwargs": mm_processor_kwargs(use_audio_in_video, fps),
         "media_io_kwargs": {"video": {"num_frames": -1, "fps": 2}},
     }
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from omni_backend import defaults
 from omni_backend.catalogue import phrase
 from omni_backend.errors import GenerationFailed
 from omni_backend.reasoning import ReasoningSplitter
@@ -26,8 +27,6 @@ from omni_backend.types import (
     StreamEvent,
     Usage,
 )
-
-FRAME_SECONDS: Final = 0.08  # of sound in one codec frame
 
 _BROKEN: Final = frozenset({"abort", "error"})  # ends that are no ends, by vLLM's and SGLang's names
 
@@ -72,7 +71,7 @@ class ChunkReader:
         if self._reason == "content_filter":
             events.append(Notice(phrase("server.filtered")))
         written = self._deltas if self._completion_tokens is None else self._completion_tokens
-        frames = max(1, round(self._seconds / FRAME_SECONDS)) if self._seconds else 0
+        frames = max(1, round(self._seconds / defaults.FRAME_SECONDS)) if self._seconds else 0
         reason: FinishReason = "length" if self._reason == "length" else "stop"
         return [*events, Done(reason, Usage(self._prompt_tokens, written, frames))]
 

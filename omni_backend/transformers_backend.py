@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
+from omni_backend import defaults
 from omni_backend.base import Backend, ReportProgress
 from omni_backend.capabilities import Capabilities
 from omni_backend.checkpoint import capabilities_of
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from omni_backend.transformers_loader import LoadedModel
     from omni_backend.transformers_prefix import PrefixPool
 
-DECODERS: Final = 2
-"""How many requests have their media decoded at the same time."""
 
 _END: Final = object()
 
@@ -42,7 +41,7 @@ class TransformersBackend(Backend):
         super().__init__()
         self._options = options
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="omni-engine")
-        self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
+        self._decoders = ThreadPoolExecutor(max_workers=defaults.DECODERS, thread_name_prefix="omni-media")
         self._running: set[threading.Event] = set()
         self._loaded: LoadedModel | None = None
         self._prefixes: PrefixPool | None = None

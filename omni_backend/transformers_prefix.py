@@ -21,7 +21,7 @@ from transformers import BatchFeature, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from omni_backend import defaults
-from omni_backend.processor_memory import digest
+from omni_backend.media_values import digest
 from omni_backend.prompt import Prompt
 from omni_backend.types import MediaType
 

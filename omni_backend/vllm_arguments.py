@@ -77,18 +77,21 @@ def max_num_seqs(checkpoint: Checkpoint, machine: Machine, length: int, share: f
 
 
 def _further(pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """What `--engine-arg` gave: JSON where it is JSON, else words."""
+    """What `--engine-arg` gave."""
     if not pairs:
         return {}
     from vllm import AsyncEngineArgs
 
     known = {field.name for field in fields(AsyncEngineArgs)}
-    values: dict[str, Any] = {}
-    for key, value in pairs:
+    for key, _ in pairs:
         if key not in known:
             raise BackendUnavailable(phrase("vllm.unknown_argument", name=key))
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
-    return values
+    return {key: read_value(text) for key, text in pairs}
+
+
+def read_value(text: str) -> Any:
+    """What an `--engine-arg` gave: JSON where it is JSON, else words."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
 
 from omni_backend import defaults
 from omni_backend.base import Backend, ReportProgress
@@ -35,11 +34,6 @@ from omni_backend.vllm_inputs import engine_inputs
 from omni_backend.vllm_log import EngineLog, heard_by
 from omni_backend.vllm_omni import OmniEngine, why_no_device, why_no_omni
 from omni_backend.vllm_omni_arguments import omni_plan
-
-DECODERS: Final = 2
-"""How many requests have their media decoded at the same time."""
-SAMPLES_PER_FRAME: Final = 1920
-"""Of one codec frame: 80 ms at 24 kHz."""
 
 
 def create(options: BackendOptions) -> Backend:
@@ -75,7 +69,7 @@ class VllmBackend(Backend):
     def __init__(self, options: BackendOptions) -> None:
         super().__init__()
         self._options = options
-        self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="omni-media")
+        self._decoders = ThreadPoolExecutor(max_workers=defaults.DECODERS, thread_name_prefix="omni-media")
         self._numbers = itertools.count()
         self._loop: OwnLoop | None = None
         self._loaded: Loaded | None = None
@@ -153,13 +147,13 @@ class _Answer:
         self._text = text
         self._tokens = 0
         self._prompt_tokens = 0
-        self._samples = 0
+        self._seconds = 0.0
         self._finish_reason: str | None = None
 
     def take(self, output: NewTokens | NewSound) -> list[StreamEvent]:
         """The events that an output makes."""
         if isinstance(output, NewSound):
-            self._samples += len(output.pcm)
+            self._seconds += len(output.pcm) / output.sample_rate
             return [AudioDelta(output.pcm, output.sample_rate)]
         self._prompt_tokens = output.prompt_tokens
         self._tokens += len(output.ids)
@@ -172,7 +166,7 @@ class _Answer:
             return []
         if self._finish_reason not in ("stop", "length"):
             raise GenerationFailed(phrase("backend.failed"), detail=self._finish_reason)
-        usage = Usage(self._prompt_tokens, self._tokens, round(self._samples / SAMPLES_PER_FRAME))
+        usage = Usage(self._prompt_tokens, self._tokens, round(self._seconds / defaults.FRAME_SECONDS))
         reason: FinishReason = "stop" if self._finish_reason == "stop" else "length"
         return [*self._text.finish(), Done(reason, usage)]
 

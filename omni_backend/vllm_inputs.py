@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from omni_backend import defaults
 from omni_backend.media import Video
+from omni_backend.media_values import digest
 from omni_backend.prompt import Prompt
 from omni_backend.vllm_engine import EngineInputs
 
@@ -23,23 +23,27 @@ def engine_inputs(prompt: Prompt, text: str) -> EngineInputs:
         media["audio"] = [(audio, defaults.SAMPLE_RATE_IN) for audio in prompt.audios]
     if prompt.videos:
         media["video"] = [_film(video, prompt.fps) for video in prompt.videos]
-        kwargs = {
-            "use_audio_in_video": prompt.use_audio_in_video,
-            # Frames come sampled and resized; images are left to the processor, as in Transformers. Both engines
-            # assume one frame a second unless told.
-            "videos_kwargs": {"fps": prompt.fps, "do_resize": False, "do_sample_frames": False},
-        }
+        kwargs = mm_processor_kwargs(prompt.use_audio_in_video, prompt.fps)
     # vLLM keeps pictures and sounds each by itself, and fails on a film of which it has kept the sound alone.
     names = [_name(video) for video in prompt.videos] if prompt.use_audio_in_video else []
     return EngineInputs(text, media, kwargs, {"video": names, "audio": names} if names else {})
 
 
+def mm_processor_kwargs(use_audio_in_video: bool, fps: float) -> dict[str, Any]:
+    """What vLLM's processor must be told of films that come sampled at `fps` frames a second and resized.
+
+    It assumes one frame a second unless told. Images are left to it, as in Transformers.
+    """
+    return {
+        "use_audio_in_video": use_audio_in_video,
+        "videos_kwargs": {"fps": fps, "do_resize": False, "do_sample_frames": False},
+    }
+
+
 def _name(video: Video) -> str:
     """The same for the same pictures with the same sound."""
-    digest = sha256(video.frames.tobytes())
-    if video.audio is not None:
-        digest.update(video.audio.tobytes())
-    return digest.hexdigest()
+    parts = (video.frames,) if video.audio is None else (video.frames, video.audio)
+    return "-".join(digest(part).hex() for part in parts)
 
 
 def _film(video: Video, fps: float) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:

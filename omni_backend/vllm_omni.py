@@ -143,11 +143,6 @@ class OmniEngine:
 def omni_prompt(inputs: EngineInputs, voice: str | None) -> dict[str, Any]:
     """`inputs` as vLLM-Omni takes them, to be spoken in `voice` or not at all."""
     prompt = inputs.as_prompt()
-    kwargs = dict(prompt.get("mm_processor_kwargs") or {})
-    if "fps" in kwargs:
-        # vLLM-Omni writes the rate among the films' own arguments itself, and it must not stand in two places.
-        films = dict(kwargs.get("videos_kwargs") or {}, fps=kwargs.pop("fps"))
-        prompt["mm_processor_kwargs"] = kwargs | {"videos_kwargs": films}
     if voice is not None:
         prompt["additional_information"] = {"speaker": [voice]}
     return prompt

@@ -18,7 +18,7 @@ from omni_backend.catalogue import phrase
 from omni_backend.checkpoint import Checkpoint, TalkerParams
 from omni_backend.errors import BackendUnavailable
 from omni_backend.registry import BackendOptions
-from omni_backend.vllm_arguments import Machine, max_num_seqs, tensor_parallel_size
+from omni_backend.vllm_arguments import Machine, max_num_seqs, read_value, tensor_parallel_size
 
 STAGES: Final = ("thinker", "talker", "code2wav")
 
@@ -152,15 +152,11 @@ def _talker_config(folder: Path) -> dict[str, Any]:
 
 
 def _further(pairs: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `--engine-arg` gave, AsyncOmni's own and the thinker's: JSON where it is JSON, else words."""
+    """What `--engine-arg` gave, AsyncOmni's own and the thinker's."""
     own: dict[str, Any] = {}
     thinker: dict[str, Any] = {}
     for key, text in pairs:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        (own if key in _OWN_ARGUMENTS else thinker)[key] = value
+        (own if key in _OWN_ARGUMENTS else thinker)[key] = read_value(text)
     if thinker:
         from vllm_omni.engine.arg_utils import OmniEngineArgs
 

@@ -15,8 +15,10 @@ import torch
 
 from omni_backend import LANGUAGES, BackendOptions, defaults
 from omni_backend.checkpoint import Checkpoint, TalkerParams, read_checkpoint
+from omni_backend.media import Video
+from omni_backend.prompt import Prompt
 from omni_backend.vllm_arguments import Machine
-from omni_backend.vllm_engine import EngineInputs
+from omni_backend.vllm_inputs import engine_inputs
 from omni_backend.vllm_omni import omni_prompt, set_talker, sounds_of, why_no_omni
 from omni_backend.vllm_omni_arguments import OmniPlan, omni_plan, place, stage_bytes
 from tests.tiny_checkpoints import TINY_CHECKPOINT
@@ -200,19 +202,16 @@ def test_the_talker_draws_as_the_checkpoint_says(seed: int | None) -> None:
     assert params.temperature == 0
 
 
-def test_a_prompt_names_its_voice_and_its_frame_rate_once() -> None:
-    films = {"do_resize": False}
-    given = {"fps": 2.0, "use_audio_in_video": True, "videos_kwargs": films}
-    inputs = EngineInputs("Hello!", {"video": [np.zeros((2, 3, 32, 32))]}, given)
+def test_the_voice_and_the_rate_of_films_stand_where_vllm_omni_reads_them() -> None:
+    """A rate outside the films' own arguments would stand there twice, and fail on every film."""
+    film = Video(np.zeros((4, 3, 32, 64), np.uint8), 2.0, np.zeros(32_000, np.float32), 2.0)
+    laid_out = Prompt(videos=[film], audios=[np.zeros(32_000, np.float32)], use_audio_in_video=True, fps=2.0)
+    inputs = engine_inputs(laid_out, "Hello!")
     prompt = omni_prompt(inputs, "ethan")
     assert prompt["prompt"] == "Hello!"
     assert prompt["additional_information"] == {"speaker": ["ethan"]}
-    assert prompt["mm_processor_kwargs"] == {
-        "use_audio_in_video": True,
-        "videos_kwargs": {"do_resize": False, "fps": 2.0},
-    }
-    assert films == {"do_resize": False}
-    assert "fps" in given
+    assert prompt["mm_processor_kwargs"].keys() == {"use_audio_in_video", "videos_kwargs"}
+    assert prompt["mm_processor_kwargs"]["videos_kwargs"]["fps"] == 2.0
     assert "additional_information" not in omni_prompt(inputs, None)
 
 
