@@ -1,13 +1,17 @@
-"""In which language a reader is spoken to: the browser's own, out of the catalogue."""
+"""In which language a reader is spoken to: the chosen one or the browser's own, out of the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import gradio as gr
 from gradio.i18n import I18nData
 
 from omni_backend import DEFAULT_LANGUAGE, LANGUAGES, Language, sentences
+
+SCRIPT_AREAS: Final = frozenset({"composer", "camera", "page"})
+"""The areas of the catalogue that are handed to the page's scripts."""
 
 Texts = Mapping[str, Mapping[Language, str]]
 """key → language → text: what a page adds to the catalogue, example messages say."""
@@ -29,10 +33,20 @@ def label(key: str) -> I18nData:
     return I18nData(key)
 
 
+def texts_for_scripts() -> dict[Language, dict[str, str]]:
+    """The sentences that the page's own scripts say, by language: the areas of SCRIPT_AREAS."""
+    return {
+        language: {key: text for key, text in sentences(language).items() if key.split(".")[0] in SCRIPT_AREAS}
+        for language in LANGUAGES
+    }
+
+
 def language_of(request: gr.Request | None) -> Language:
-    """The first language of the request's Accept-Language that the catalogue has."""
-    header = request.headers.get("accept-language", "") if request is not None else ""
-    for choice in header.split(","):
+    """The `lang` of the page's address, else the first language of Accept-Language that the catalogue has."""
+    if request is None:
+        return DEFAULT_LANGUAGE
+    choices = [request.query_params.get("lang") or "", *request.headers.get("accept-language", "").split(",")]
+    for choice in choices:
         name = choice.split(";")[0].strip().lower()
         for language in LANGUAGES:
             if name == language or name.startswith(f"{language}-"):

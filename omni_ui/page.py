@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import gradio as gr
 
-from omni_backend import LANGUAGES, Backend, phrase
+from omni_backend import Backend
 from omni_backend.media_values import bytes_text
 from omni_ui.api import add_api
 from omni_ui.chat import Chat, Parts, Updates
 from omni_ui.examples import Example, hand_over
-from omni_ui.language import Texts, label, language_of
+from omni_ui.language import Texts, label, language_of, texts_for_scripts
 from omni_ui.sessions import IDLE_SECONDS, SessionStore
 from omni_ui.speech import SpeechDesk
 
@@ -22,6 +22,9 @@ VIEWERS: Final = 16
 """How many answers are watched at the same time; the engine queues by itself, this bounds the server's work."""
 STATUS_SECONDS: Final = 0.4
 """Between two looks at the loading engine."""
+
+SCRIPTS: Final = ("language.js", "player.js", "page.js")
+"""In the order in which they run, in one scope."""
 
 _STATIC: Final = Path(__file__).parent / "static"
 _LIGHT: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -69,12 +72,19 @@ def example_texts(examples: tuple[Example, ...]) -> Texts:
 
 def head(file_bytes: int) -> str:
     """The page's own scripts, for `launch(head=...)`. `file_bytes`: the most that a file may have."""
-    worklet = (_STATIC / "worklet.js").read_text(encoding="utf-8")
-    refusal = phrase("media.larger", name="{name}", limit=bytes_text(file_bytes))
-    upload = {"bytes": file_bytes, "sentences": {language: refusal.text(language) for language in LANGUAGES}}
-    values = f"const WORKLET = {json.dumps(worklet)};\nconst UPLOAD = {json.dumps(upload)};\n"
-    scripts = [(_STATIC / name).read_text(encoding="utf-8") for name in ("player.js", "page.js")]
-    return f"<script>{{\n{values}{''.join(scripts)}}}</script>"
+    values = {
+        "TEXTS": texts_for_scripts(),
+        "WORKLET": (_STATIC / "worklet.js").read_text(encoding="utf-8"),
+        "FILE_LIMIT": {"bytes": file_bytes, "text": bytes_text(file_bytes)},
+    }
+    constants = "".join(f"const {name} = {_for_script(value)};\n" for name, value in values.items())
+    scripts = [(_STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    return f"<script>{{\n{constants}{''.join(scripts)}}}</script>"
+
+
+def _for_script(value: object) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    return json.dumps(value).replace("</", "<\\/")
 
 
 def style() -> Path:

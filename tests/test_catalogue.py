@@ -38,9 +38,13 @@ def words(sentence: str) -> str:
 
 
 def constants() -> set[str]:
-    """Every string constant of the code."""
+    """Every string constant of the code, that of the page's scripts included."""
     nodes = (node for file in files() for node in ast.walk(tree(file)))
-    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    found = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for script in (ROOT / "omni_ui" / "static").glob("*.js"):
+        code = re.sub(r"//.*", "", script.read_text(encoding="utf-8"))
+        found |= set(re.findall(r"""["'`]([^"'`\n]*)["'`]""", code))
+    return found
 
 
 def prefixes() -> set[str]:

@@ -1,5 +1,5 @@
 // Small things that Gradio leaves to the page: a name for the composer, the newest words in sight, and a word
-// about files that are too large before they are sent. `UPLOAD` ({bytes, sentences}) is put in front by the server.
+// about files that are too large before they are sent. `FILE_LIMIT` ({bytes, text}) is put in front by the server.
 (() => {
   const NEAR = 160; // pixels from the end that count as reading along
 
@@ -33,13 +33,12 @@
 
   // Keeps a selection with a file beyond the limit from Gradio, which would send it first and name no file.
   function refuseLarge(event, files) {
-    const large = [...(files ?? [])].find((file) => file.size > UPLOAD.bytes);
+    const large = [...(files ?? [])].find((file) => file.size > FILE_LIMIT.bytes);
     if (!large) return;
     event.stopImmediatePropagation();
     event.preventDefault();
     if (event.type === "change") event.target.value = "";
-    const language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
-    tell(UPLOAD.sentences[language].replace("{name}", () => large.name));
+    tell(omni.say("page.too_large", { name: large.name, limit: FILE_LIMIT.text }));
   }
 
   const inComposer = (event) => event.target.closest?.("#omni-composer");
