@@ -39,3 +39,4 @@ lint: dev ## style and types alone
 
 dev: ## install the tools of development into .venv
 	@PYTHON="$(PYTHON)" tools/install.sh requirements.txt requirements-dev.txt
+	@$(PY) -m tools.axe || true # it says what is missing; only the browser tests need it
