@@ -1,7 +1,7 @@
 """The spoken answer while it is being written: from the turn to one listening browser.
 
 The sound is kept once, as it grows. The listener reads it from the start at its own pace, so a slow browser
-costs no memory beyond the answer itself, which is kept for the chat anyway. Knows nothing of gradio.
+costs no memory beyond the answer itself, which is kept until nobody can ask for it. Knows nothing of gradio.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class SpeechStream:
         self.ended = False
         self.ended_at = 0.0
         self._pcm = bytearray()
+        self._bytes = 0
         self._news = asyncio.Event()
 
     @property
     def seconds(self) -> float:
         """How much has been said."""
-        return len(self._pcm) / 2 / self.sample_rate if self.sample_rate else 0.0
+        return self._bytes / 2 / self.sample_rate if self.sample_rate else 0.0
 
     def write(self, delta: AudioDelta) -> None:
         """Adds more sound; what is beyond MAX_SPEECH_SECONDS is dropped."""
@@ -55,6 +56,7 @@ class SpeechStream:
             self.sample_rate = delta.sample_rate
         if not self.ended and self.seconds < MAX_SPEECH_SECONDS:
             self._pcm += _int16(delta.pcm).tobytes()
+            self._bytes = len(self._pcm)
             self._wake()
 
     def end(self) -> None:
@@ -62,6 +64,10 @@ class SpeechStream:
         if not self.ended:
             self.ended, self.ended_at = True, time.monotonic()
             self._wake()
+
+    def release(self) -> None:
+        """Lets go of an ended sound's memory, from any thread. Whoever is listening hears it to its end."""
+        self._pcm = bytearray()
 
     async def started(self, within: float) -> bool:
         """Waits for the first sound or the end, `within` seconds at most; whether there is sound."""
@@ -73,10 +79,10 @@ class SpeechStream:
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         """All the sound from its beginning, as it comes: little-endian int16."""
-        position = 0
+        position, pcm = 0, self._pcm
         while True:
-            while position < len(self._pcm):
-                piece = bytes(self._pcm[position : position + PIECE_BYTES])
+            while position < len(pcm):
+                piece = bytes(pcm[position : position + PIECE_BYTES])
                 position += len(piece)
                 yield piece
             if self.ended:
@@ -84,9 +90,9 @@ class SpeechStream:
             await self._news.wait()
 
     def save(self, path: Path) -> None:
-        """Writes the sound as a WAV file. Raises ValueError when nothing was said."""
-        if self.sample_rate is None:
-            raise ValueError("nothing was said")
+        """Writes the sound as a WAV file. Raises ValueError when nothing was said or it was released."""
+        if self.sample_rate is None or not self._pcm:
+            raise ValueError("nothing was said, or nothing is left of it")
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
