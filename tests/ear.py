@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Page
+from playwright.sync_api import Frame, Page
 
 # A worklet of its own, so that nothing of the player is trusted.
 _EAR: Final = """
@@ -41,7 +41,7 @@ _HEARD: Final = """
 class Ear:
     """Listens from now on. Clicks on the page first, since a page may sound only after a gesture."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page | Frame) -> None:
         self._page = page
         page.locator("#omni-title").click()
         page.wait_for_function("window.omniPlayer.output !== null")

@@ -1,0 +1,139 @@
+"""The page where others host it: in a frame of another site, as on Hugging Face, and behind a proxy's prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Frame, Route, expect
+
+from omni_backend import AudioDelta, Capabilities, ScriptedBackend, TextDelta
+from omni_ui.server import App
+from tests.browser import Visit
+from tests.ear import Ear
+from tests.proxy import proxied
+from tests.serving import serving
+from tests.waiting import wait_until
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
+HOST = "https://host.example/"
+PREFIX = "/some/path"
+LOCAL = "local-network-access"  # what a browser asks for here only: the host is no machine of this network
+ALLOW = f"microphone; camera; autoplay; clipboard-write; {LOCAL}"
+FRAME = '<!doctype html><iframe src="{url}" allow="{allow}" style="width: 1000px; height: 700px"></iframe>'
+PIECES = 12
+SOUND = (0.3 * np.sin(2 * np.pi * 440 * np.arange(6000) / 24_000)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[ScriptedBackend]:
+    can = Capabilities("scripted", "a script", outputs=frozenset({"text", "audio"}), voices=("ethan",))
+    backend = ScriptedBackend(capabilities=can)
+    backend.wait_until_ready()
+    yield backend
+    backend.close()
+
+
+def speak(backend: ScriptedBackend) -> None:
+    """The next answer is 12 words and 3 s of a tone."""
+    backend.enqueue(
+        *[step for n in range(PIECES) for step in (TextDelta(f"word{n} "), AudioDelta(SOUND, 24_000), 0.05)]
+    )
+
+
+def hears_it_all(ear: Ear) -> None:
+    """Waits for the whole tone and compares every sample."""
+    spoken = np.trim_zeros(np.tile(SOUND, PIECES))
+    wait_until(lambda: ear.heard().size >= spoken.size, "the end of the sound")
+    assert ear.heard().size == spoken.size
+    assert np.abs(ear.heard() - spoken).max() < 1e-4
+
+
+@pytest.fixture
+def app(backend: ScriptedBackend) -> Iterator[App]:
+    with serving(backend) as app:
+        yield app
+
+
+@pytest.fixture
+def prefixed(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the app behind a proxy."""
+    monkeypatch.setenv("GRADIO_ROOT_PATH", PREFIX)
+    with serving(backend) as app, proxied(app.url.removesuffix("/").removesuffix(PREFIX), PREFIX) as url:
+        yield url
+
+
+@pytest.fixture
+def framed(browser: Browser) -> Iterator[Callable[[str], Frame]]:
+    """Opens an address in a frame of another site; at the end nothing may have gone wrong there."""
+    context = browser.new_context(
+        locale="en-GB", viewport={"width": 1100, "height": 800}, permissions=[LOCAL, "microphone", "camera"]
+    )
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("console", lambda line: problems.append(f"console: {line.text}") if line.type == "error" else None)
+    page.on("response", lambda reply: problems.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None)
+
+    def open_frame(url: str) -> Frame:
+        def answer(route: Route) -> None:
+            route.fulfill(body=FRAME.format(url=url, allow=ALLOW), content_type="text/html")
+
+        page.route(HOST, answer)
+        page.goto(HOST)
+        frame = page.locator("iframe").element_handle().content_frame()
+        assert frame is not None
+        frame.locator(".omni-ready").wait_for()
+        return frame
+
+    yield open_frame
+    context.close()
+    assert problems == []
+
+
+@pytest.mark.browser
+def test_in_a_frame_of_another_site_it_answers_and_is_heard(
+    app: App, framed: Callable[[str], Frame], backend: ScriptedBackend
+) -> None:
+    frame = framed(app.url)
+    speak(backend)
+    ear = Ear(frame)
+    composer = frame.get_by_role("textbox", name="Message")
+    composer.fill("Speak")
+    composer.press("Enter")
+    hears_it_all(ear)
+    expect(frame.locator("#omni-history .bot-row")).to_contain_text("word11")
+    tracks = frame.evaluate("""async () => {
+      const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+      return stream.getTracks().map((track) => track.kind).sort();
+    }""")
+    assert tracks == ["audio", "video"]
+
+
+@pytest.mark.browser
+def test_behind_a_prefix_it_answers_and_is_heard(
+    prefixed: str, visit: Callable[..., Visit], backend: ScriptedBackend
+) -> None:
+    page = visit(prefixed)
+    page.attach(EXAMPLES / "tone.wav")
+    speak(backend)
+    ear = Ear(page.page)
+    page.say("Speak")
+    hears_it_all(ear)
+    page.finished()
+    assert backend.requests[-1].messages[-1].content[0].label == "tone.wav"  # type: ignore[union-attr]
+    expect(page.history.locator(".bot-row")).to_contain_text("word11")
+    media = page.page.evaluate("""() => [...document.querySelectorAll("[src], a[download]")]
+      .map((element) => element.src || element.href)
+      .filter((url) => url.startsWith("http"))""")
+    assert all(link.startswith(prefixed) for link in media)
+    assert sum("/file=" in link for link in media) >= 1
+
+
+def test_the_address_that_a_proxy_was_asked_for_is_the_pages_own(app: App) -> None:
+    """Hugging Face's proxy speaks HTTPS, and the app behind it HTTP."""
+    asked = {"x-forwarded-host": "someone-omni.hf.space", "x-forwarded-proto": "https"}
+    assert httpx.get(f"{app.url}config", headers=asked).json()["root"] == "https://someone-omni.hf.space"
