@@ -31,6 +31,8 @@ class StoreLimits:
     """Files of one conversation: the most films that one message may have, each of the largest size."""
     total_bytes: int = 20 * 1024**3
     """Files of all conversations, but at most half of what the disk has free at the start."""
+    unsent_bytes: int = 5 * 1024**3
+    """Uploads that no conversation holds, but at most a quarter of what the disk has free at the start."""
     messages: int = 1000
     """Messages of one conversation: more than twice the longest that the page was measured with."""
     characters: int = 1_000_000

@@ -1,13 +1,11 @@
 """The files of one conversation, under names of its own, which live as long as something names them.
 
-Knows nothing of gradio, but two of its ways: it keeps each upload as `<uploads>/<hash>/<name>`, and it deletes
-files that nobody has dated anew for an hour.
+Knows nothing of gradio, but one of its ways: it deletes files that nobody has dated anew for an hour.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import threading
 import time
@@ -15,12 +13,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from omni_ui.limits import TOUCH_SECONDS, UNSENT_SECONDS
-
-_UPLOAD_FOLDER: Final = re.compile(r"[0-9a-f]{64}")
-"""Gradio's name for an upload's folder: the SHA-256 of its contents."""
+from omni_ui.uploads import is_upload
 
 
 @dataclass(slots=True)
@@ -67,7 +62,7 @@ class SessionFiles:
                 return upload
 
             def bring(target: Path) -> Path | None:
-                return upload if _link_or_copy(upload, target) and self._is_upload(upload) else None
+                return upload if _link_or_copy(upload, target) and is_upload(upload, self._uploads) else None
 
             return self._add(upload.name, bring)
 
@@ -143,9 +138,6 @@ class SessionFiles:
             if with_original and file.original and file.original.samefile(path) and path.stat().st_nlink == 2:
                 file.original.unlink()
         shutil.rmtree(path.parent, ignore_errors=True)
-
-    def _is_upload(self, path: Path) -> bool:
-        return path.parent.parent == self._uploads and _UPLOAD_FOLDER.fullmatch(path.parent.name) is not None
 
 
 def _link_or_copy(source: Path, target: Path) -> bool:

@@ -192,6 +192,8 @@ class Session:
         self._outcome = self._silent_at = None
         self.turn = Turn(backend, request, lambda turn: self._end(turn, before))
         self.entries, self._dropped = entries, self._dropped + dropped
+        if self._closed:  # by another thread, a moment ago
+            self.turn.cancel()
         return self.turn
 
     def message(self, index: int) -> Message:

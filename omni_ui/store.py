@@ -20,6 +20,7 @@ from typing import Final
 from omni_backend import Phrase, phrase
 from omni_ui.limits import GONE_IDS, GRACE_SECONDS, IDLE_SECONDS, SWEEP_SECONDS, StoreLimits
 from omni_ui.sessions import Session
+from omni_ui.uploads import trim_uploads
 
 _LIMITS: Final = StoreLimits()
 _log: Final = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class SessionStore:
         self.limits = _within_the_disk(limits, root)
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         """The one that was left alone longest first."""
+        self._started_at = time.time()
         self._gone: OrderedDict[str, Phrase] = OrderedDict()
         self._lock = threading.RLock()
         self._closed = threading.Event()
@@ -66,7 +68,7 @@ class SessionStore:
                 session = self.get(next((other.id for other in self._sessions.values() if page in other.pages), None))
             if session is None:
                 while len(self._sessions) >= self.limits.sessions:
-                    self._forget(self._least_missed().id, phrase("session.gone_room"))
+                    self._forget(self._least_missed(), phrase("session.gone_room")).close()
                 session = self._new()
             if page:
                 session.pages.add(page)
@@ -111,20 +113,26 @@ class SessionStore:
 
     def discard(self, id: str | None) -> None:
         """Forgets a session that nobody continues, and ends what runs in it."""
-        self._forget(id or "", self._idle())
+        with self._lock:
+            session = self._sessions.get(id or "")
+            if session is not None:
+                self._forget(session, self._idle())
+        if session is not None:
+            session.close()
 
     def sweep(self) -> None:
-        """Forgets what is due and more than there may be; tidies the rest up."""
-        now, limits = self._clock(), self.limits
+        """Forgets what is due, tidies the rest up, and deletes uploads that are too many."""
         with self._lock:
-            for session in list(self._sessions.values()):
-                if session.left_at is not None and now - session.left_at >= limits.grace_seconds:
-                    self._forget(session.id, phrase("session.gone_left", minutes=_minutes(limits.grace_seconds)))
-                elif not session.busy and now - session.used_at >= limits.idle_seconds:
-                    self._forget(session.id, self._idle())
+            due = [(session, why) for session in self._sessions.values() if (why := self._due(session)) is not None]
+            forgotten = [self._forget(session, why) for session, why in due]
             rest = list(self._sessions.values())
+        for session in forgotten:  # deleting takes its time: without the lock
+            session.close()
         for session in rest:
             session.tidy()
+        if self._uploads is not None:
+            empty_before = time.time() - self.limits.idle_seconds
+            trim_uploads(self._uploads, self.limits.unsent_bytes, since=self._started_at, empty_before=empty_before)
 
     def close(self) -> None:
         """Forgets all sessions and stops sweeping. From any thread."""
@@ -154,21 +162,27 @@ class SessionStore:
                 others = [session for session in self._sessions.values() if session is not asking and session.bytes]
                 if not others:
                     break
-                self._forget(min(others, key=lambda session: session.busy).id, phrase("session.gone_room"))
+                self._forget(min(others, key=lambda session: session.busy), phrase("session.gone_room")).close()
 
     def _least_missed(self) -> Session:
         """Of the sessions that were left alone longest: an empty one first, one that is being answered last."""
         return min(self._sessions.values(), key=lambda session: (session.busy, bool(session.entries)))
 
-    def _forget(self, id: str, why: Phrase) -> None:
+    def _due(self, session: Session) -> Phrase | None:
+        """Why it is time to forget it; None when it is not."""
+        now, grace = self._clock(), self.limits.grace_seconds
+        if session.left_at is not None and now - session.left_at >= grace:
+            return phrase("session.gone_left", minutes=_minutes(grace))
+        return self._idle() if not session.busy and now - session.used_at >= self.limits.idle_seconds else None
+
+    def _forget(self, session: Session, why: Phrase) -> Session:
+        """Takes it out and remembers why; the caller closes it."""
         with self._lock:
-            session = self._sessions.pop(id, None)
-            if session is None:
-                return
-            self._gone[id] = why
+            del self._sessions[session.id]
+            self._gone[session.id] = why
             while len(self._gone) > GONE_IDS:
                 self._gone.popitem(last=False)
-        session.close()
+        return session
 
     def _idle(self) -> Phrase:
         return phrase("session.gone_idle", minutes=_minutes(self.limits.idle_seconds))
@@ -182,10 +196,16 @@ class SessionStore:
 
 
 def _within_the_disk(limits: StoreLimits, folder: Path) -> StoreLimits:
-    """At most half of what the disk has free, and one conversation no more than all."""
+    """No more than the disk has room for, and one conversation no more than all."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    total = min(limits.total_bytes, shutil.disk_usage(there).free // 2)
-    return replace(limits, total_bytes=total, conversation_bytes=min(limits.conversation_bytes, total))
+    free = shutil.disk_usage(there).free
+    total = min(limits.total_bytes, free // 2)
+    return replace(
+        limits,
+        total_bytes=total,
+        conversation_bytes=min(limits.conversation_bytes, total),
+        unsent_bytes=min(limits.unsent_bytes, free // 4),
+    )
 
 
 def _minutes(seconds: float) -> str:

@@ -1,0 +1,47 @@
+"""Uploads as Gradio keeps them: `<uploads>/<hash>/<name>`, for an hour, however many there are."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_FOLDER: Final = re.compile(r"[0-9a-f]{64}")
+"""Named by the SHA-256 of the contents."""
+
+
+def is_upload(path: Path, uploads: Path | None) -> bool:
+    """Whether Gradio keeps an upload there; nothing else lies in such a folder."""
+    return path.parent.parent == uploads and _FOLDER.fullmatch(path.parent.name) is not None
+
+
+def trim_uploads(uploads: Path, limit: int, *, since: float, empty_before: float) -> None:
+    """Deletes the oldest uploads that no conversation links to, until they have at most `limit` bytes together.
+
+    What is dated before `since` (Unix time) is the app's own. Empty folders go, too, if they are dated
+    before `empty_before`: into a new one an upload may be on its way.
+    """
+    loose: list[tuple[float, int, Path]] = []
+    with suppress(OSError):
+        for folder in (entry for entry in os.scandir(uploads) if _FOLDER.fullmatch(entry.name)):
+            with suppress(OSError):
+                files = [(Path(file.path), file.stat()) for file in os.scandir(folder.path)]
+                if not files and folder.stat().st_mtime < empty_before:
+                    Path(folder.path).rmdir()
+                loose += [
+                    (stat.st_mtime, stat.st_size, path)
+                    for path, stat in files
+                    if stat.st_nlink == 1 and stat.st_mtime >= since
+                ]
+    total = sum(size for _, size, _ in loose)
+    for _, size, path in sorted(loose):
+        if total <= limit:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size
+
+
+__all__ = ["is_upload", "trim_uploads"]
