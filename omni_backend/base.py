@@ -158,7 +158,7 @@ class Backend(ABC):
         Raises only BackendError. Close the generator (`contextlib.aclosing`) to cancel: that frees the engine.
         """
         started = time.perf_counter()
-        first_text = first_audio = None
+        first_text = last_text = first_audio = None
         generation = self._generation
         with self._lock:
             self._active += 1
@@ -173,12 +173,13 @@ class Backend(ABC):
             async with aclosing(self._stream(request)) as events:
                 async for event in events:
                     elapsed = time.perf_counter() - started
-                    if isinstance(event, TextDelta | ReasoningDelta) and first_text is None:
-                        first_text = elapsed
+                    if isinstance(event, TextDelta | ReasoningDelta):
+                        first_text = elapsed if first_text is None else first_text
+                        last_text = elapsed
                     elif isinstance(event, AudioDelta) and first_audio is None:
                         first_audio = elapsed
                     elif isinstance(event, Done):
-                        yield replace(event, timing=Timing(first_text, first_audio, elapsed))
+                        yield replace(event, timing=Timing(first_text, last_text, first_audio, elapsed))
                         return
                     yield event
             closed = self._status

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omni_backend import defaults
 from omni_backend.catalogue import Phrase
-from omni_backend.types import MediaType, OutputModality, SamplingParams
+from omni_backend.types import MediaType, OutputModality, SamplingName, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Limits:
 class Capabilities:
     """What one loaded checkpoint can do on one engine. The UI reads this and never an engine's name.
 
-    `missing_inputs` and `missing_outputs` give, for what is absent, the reason to show to people.
+    `missing_inputs`, `missing_outputs` and `missing_sampling` give, for what is absent, the reason to show to people.
     """
 
     model: str
@@ -46,5 +46,7 @@ class Capabilities:
     """False for a captioner, which takes one audio and no words."""
     limits: Limits = field(default_factory=Limits)
     default_sampling: SamplingParams = field(default_factory=SamplingParams)
+    missing_sampling: dict[SamplingName, Phrase] = field(default_factory=dict)
+    """What of SamplingParams the engine cannot be told."""
     max_concurrency: int = 1
     """How many requests are answered at the same time; more than that wait their turn."""

@@ -252,6 +252,7 @@ def _capabilities(facts: ServerFacts, limits: Limits, checkpoint: Checkpoint | N
     speech = facts.speech
     mute = facts.no_speech or phrase("load.talker_off" if facts.kind == "instruct" else "load.talker_missing")
     rough = "video" in facts.inputs and not facts.media_arguments
+    untold = phrase("server.no_more_sampling")
     return Capabilities(
         model=facts.listing.model.rstrip("/").rpartition("/")[2],
         engine=facts.engine,
@@ -265,5 +266,6 @@ def _capabilities(facts: ServerFacts, limits: Limits, checkpoint: Checkpoint | N
         text_prompts=facts.kind != "captioner",
         limits=limits,
         default_sampling=checkpoint.sampling if checkpoint else SAMPLING[facts.kind],
+        missing_sampling={} if facts.more_sampling else {"top_k": untold, "repetition_penalty": untold},
         max_concurrency=MAX_CONCURRENCY,
     )

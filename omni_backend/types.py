@@ -20,6 +20,7 @@ MediaType = Literal["image", "audio", "video"]
 Role = Literal["system", "user", "assistant"]
 OutputModality = Literal["text", "audio"]
 FinishReason = Literal["stop", "length"]
+SamplingName = Literal["temperature", "top_p", "top_k", "max_tokens", "repetition_penalty", "seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Timing:
     """Seconds since the request was made; None for what never came."""
 
     first_text: float | None = None
+    last_text: float | None = None
     first_audio: float | None = None
     total: float = 0.0
 

@@ -10,9 +10,11 @@ from typing import Any
 import gradio as gr
 
 from omni_backend import Backend, BackendError
-from omni_ui.chat import read_message
+from omni_ui.composer import read_message
 from omni_ui.language import language_of
-from omni_ui.sessions import IDLE_SECONDS, SessionStore
+from omni_ui.panel import read_sampling, sampling_of
+from omni_ui.sessions import AnswerOptions
+from omni_ui.store import SessionStore
 
 Reply = tuple[str, str | None, str]
 """The text so far, the sound file once it is whole, and the id of the conversation (kept by the server)."""
@@ -32,6 +34,7 @@ class ChatApi:
         voice: str | None,
         system_prompt: str | None,
         new_conversation: bool,
+        sampling: dict[str, Any] | None,
         id: str | None,
         request: gr.Request,
     ) -> AsyncGenerator[Reply, None]:
@@ -46,15 +49,19 @@ class ChatApi:
             voice: one of the checkpoint's voices; empty: its first
             system_prompt: what the model should be; empty: nothing
             new_conversation: forget what was said before
+            sampling: temperature, top_p, top_k, repetition_penalty, max_tokens, seed; left out: the checkpoint's own
         """
         language = language_of(request)
         session = self._sessions.open(id, page=request.session_hash or "")
         if new_conversation:
             await session.restart()
         try:
+            can = await self._backend.ready()
+            drawn = read_sampling(sampling or {}, language)
             sent = await asyncio.to_thread(read_message, message or {}, session)
             await session.stop()  # one answer at a time
-            turn = session.ask(self._backend, sent, speak=speak, voice=voice or None, system=system_prompt or "")
+            options = AnswerOptions(bool(speak), voice or None, system_prompt or "", sampling_of(drawn, can))
+            turn = session.ask(self._backend, sent, options)
         except BackendError as problem:
             if not session.entries:
                 self._sessions.discard(session.id)  # nothing was said in it, and its caller never learns its id
@@ -78,10 +85,11 @@ def add_api(backend: Backend, sessions: SessionStore, concurrency: dict[str, Any
     new_conversation = gr.Checkbox(label="new_conversation", visible=False)
     text = gr.Textbox(label="text", visible=False)
     sound = gr.Audio(label="sound", type="filepath", visible=False)
-    session = gr.State(None, time_to_live=IDLE_SECONDS, delete_callback=sessions.discard)
+    session = gr.State(None)
+    sampling = gr.JSON({}, label="sampling", visible=False)
     gr.Button(visible=False).click(
         ChatApi(backend, sessions).chat,
-        [message, speak, voice, system_prompt, new_conversation, session],
+        [message, speak, voice, system_prompt, new_conversation, sampling, session],
         [text, sound, session],
         api_name="chat",
         api_visibility="public",

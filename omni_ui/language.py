@@ -10,6 +10,8 @@ from gradio.i18n import I18nData
 
 from omni_backend import DEFAULT_LANGUAGE, LANGUAGES, Language, sentences
 
+LANGUAGE_NAMES: Final[Mapping[Language, str]] = {"en": "English", "zh": "中文"}
+"""Each language by its own name, for those who read no other."""
 SCRIPT_AREAS: Final = frozenset({"composer", "camera", "page"})
 """The areas of the catalogue that are handed to the page's scripts."""
 

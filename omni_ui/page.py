@@ -1,4 +1,4 @@
-"""The page: one centred column with the conversation, the growing answer and one composer."""
+"""The page: its components wired to what they do."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from omni_backend.media_values import bytes_text
 from omni_ui.api import add_api
 from omni_ui.chat import Chat, Parts, Updates
 from omni_ui.examples import Example, hand_over
-from omni_ui.language import Texts, label, language_of, texts_for_scripts
-from omni_ui.sessions import IDLE_SECONDS, SessionStore
+from omni_ui.language import language_of, texts_for_scripts
+from omni_ui.layout import TITLE, Buttons, lay_out
+from omni_ui.limits import IDLE_SECONDS
 from omni_ui.speech import SpeechDesk
+from omni_ui.store import SessionStore
 
-TITLE: Final = "Qwen3-Omni"
 VIEWERS: Final = 16
 """How many answers are watched at the same time; the engine queues by itself, this bounds the server's work."""
-STATUS_SECONDS: Final = 0.4
-"""Between two looks at the loading engine."""
-
-SCRIPTS: Final = ("language.js", "player.js", "page.js")
+SCRIPTS: Final = (
+    *("language.js", "tools.js", "session.js", "page.js", "panel.js"),
+    *("turns.js", "names.js", "player.js"),
+)
 """In the order in which they run, in one scope."""
+STYLES: Final = ("style.css", "turns.css", "panel.css")
 
 _STATIC: Final = Path(__file__).parent / "static"
 _LIGHT: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _TURN: Final[dict[str, Any]] = {"concurrency_limit": VIEWERS, "concurrency_id": "turns", "show_progress": "hidden"}
-_LISTEN: Final = "(token) => { window.omniPlayer.listen(token) }"
-_FLUSH: Final = "() => { window.omniPlayer.flush() }"
 
 
 def build_demo(
@@ -46,28 +46,18 @@ def build_demo(
     """The page over `backend`.
 
     `embedded`: say that this is the tiny checkpoint. `speak`: expect that it speaks, until it is loaded and says
-    so itself. `files`: a folder for the examples' files, inside Gradio's
-    own, so that they may be handed out.
+    so itself. `files`: a folder for the examples' files, inside Gradio's own, so that they may be handed out.
     """
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, IDLE_SECONDS))
     with demo:
-        with gr.Column(elem_id="omni-page"):
-            gr.HTML(f"<h1>{TITLE}</h1>", elem_id="omni-title", elem_classes="omni-line")
-            status = gr.HTML(elem_id="omni-status", elem_classes="omni-line")
-            if embedded:
-                gr.Markdown(label("ui.embedded"), elem_id="omni-embedded")
-            buttons = _example_buttons(examples)
-            parts = _column(status, sessions, speak)
-        for button, example in zip(buttons, examples, strict=True):
-            _offer(button, example, parts, files)
-        _wire(demo, Chat(backend, sessions, desk, parts), parts)
+        parts, buttons = lay_out(embedded=embedded, speak=speak, examples=examples)
+        chat = Chat(backend, sessions, desk, parts)
+        _wire_page(demo, chat, parts, buttons)
+        _wire_turns(demo, chat, parts, buttons)
+        for button, example in zip(buttons.offers, examples, strict=True):
+            _wire_offer(button, example, parts, files)
         add_api(backend, sessions, _TURN)
     return demo
-
-
-def example_texts(examples: tuple[Example, ...]) -> Texts:
-    """What the examples' buttons say, for `translations`."""
-    return {f"example.{number}": example.titles for number, example in enumerate(examples)}
 
 
 def head(file_bytes: int) -> str:
@@ -87,96 +77,54 @@ def _for_script(value: object) -> str:
     return json.dumps(value).replace("</", "<\\/")
 
 
-def style() -> Path:
-    """The page's style sheet, for `launch(css_paths=...)`."""
-    return _STATIC / "style.css"
+def styles() -> list[Path]:
+    """The page's style sheets, for `launch(css_paths=...)`."""
+    return [_STATIC / name for name in STYLES]
 
 
-def theme() -> gr.themes.Base:
-    """A plain theme with the reader's own fonts: nothing is fetched from elsewhere."""
-    sans = [gr.themes.Font(name) for name in ("system-ui", "sans-serif")]
-    mono = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
-    return gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=sans, font_mono=mono)
-
-
-def _example_buttons(examples: tuple[Example, ...]) -> list[gr.Button]:
-    if not examples:
-        return []
-    with gr.Row(elem_id="omni-examples"):
-        return [gr.Button(label(key), size="sm") for key in example_texts(examples)]
-
-
-def _column(status: gr.HTML, sessions: SessionStore, expected: bool) -> Parts:
-    """The conversation and the composer."""
-    chat: dict[str, Any] = {"show_label": False, "container": False, "height": "auto", "elem_classes": "omni-chat"}
-    with gr.Column(elem_id="omni-talk"):
-        history = gr.Chatbot(
-            elem_id="omni-history", label=label("ui.conversation"), buttons=["copy"], autoscroll=False, **chat
-        )
-        live = gr.Chatbot(elem_id="omni-live", label=label("ui.answer"), buttons=[], visible=False, **chat)
-        note = gr.HTML(elem_id="omni-note", elem_classes="omni-line")
-        error = gr.HTML(elem_id="omni-error", elem_classes="omni-line")
-        gr.HTML('<div id="omni-refused" role="alert" class="omni-error" hidden></div>', elem_classes="omni-line")
-    with gr.Column(elem_id="omni-write"):
-        composer = gr.MultimodalTextbox(
-            elem_id="omni-composer",
-            label=label("ui.composer"),
-            placeholder=label("ui.placeholder"),  # type: ignore[arg-type] # looked up in the browser all the same
-            show_label=False,
-            file_count="multiple",
-            sources=["upload", "microphone"],
-            max_plain_text_length=100_000,
-        )
-        with gr.Row(elem_id="omni-voice"):
-            speak = gr.Checkbox(expected, label=label("ui.speak"), interactive=False, container=False)
-            voice = gr.Dropdown([], label=label("ui.voice"), visible=False, container=False)
-            silence = gr.Button(label("ui.silence"), size="sm", elem_id="omni-silence")
-    silence.click(None, js=_FLUSH, **_LIGHT)
-    return Parts(
-        status=status,
-        timer=gr.Timer(STATUS_SECONDS),
-        history=history,
-        live=live,
-        note=note,
-        error=error,
-        composer=composer,
-        speak=speak,
-        voice=voice,
-        session=gr.State(None, time_to_live=IDLE_SECONDS, delete_callback=sessions.discard),
-        token=gr.Textbox(visible="hidden", elem_id="omni-token"),
-    )
-
-
-def _wire(demo: gr.Blocks, chat: Chat, parts: Parts) -> None:
-    """Which event does what. All of them are the page's own; programs use `/chat`."""
-    engine = [parts.status, parts.timer, parts.speak, parts.voice]
+def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:
+    """Loading, coming back, leaving, beginning anew, settings."""
+    engine = [parts.status, parts.timer, *parts.panel.outputs]
     gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
-    whole = [parts.history, parts.live, parts.note, parts.error, parts.composer, parts.token, parts.timer]
-    sent = parts.composer.submit(
-        chat.submit,
-        [parts.composer, parts.session, parts.speak, parts.voice],
-        [parts.session, parts.history, parts.composer, parts.note, parts.error, parts.token],
-        **_LIGHT,
-    )
-    sent.then(None, [parts.token], None, js=_LISTEN, **_LIGHT)
-    sent.then(chat.watch, [parts.session], [parts.live, parts.note], api_visibility="private", **_TURN).then(
-        chat.keep,
-        [parts.session, parts.composer],
-        whole,
-        **_LIGHT,
-    )
-    parts.history.clear(
-        chat.restart,
-        [parts.session],
-        whole,
-        **_LIGHT,
-    ).then(None, [parts.token], None, js=_LISTEN, **_LIGHT)
-    parts.composer.stop(None, js=_FLUSH, **_LIGHT)
-    parts.composer.stop(chat.stop, [parts.session], None, **_LIGHT)
     demo.unload(chat.leave)
+    buttons.restart.click(chat.restart, [parts.session], parts.conversation, **_LIGHT).then(None, **_listen(parts))
+    buttons.settings.click(None, js="() => omni.togglePanel()", **_LIGHT)
+    buttons.silence.click(None, js="() => omniPlayer.flush()", **_LIGHT)
+    parts.panel.reset.click(chat.reset_sampling, None, list(parts.panel.sampling.values()), **_LIGHT)
 
 
-def _offer(button: gr.Button, example: Example, parts: Parts, files: Path) -> None:
+def _wire_turns(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:
+    """Which event does what to the conversation. All of them are the page's own; programs use `/chat`."""
+    press: dict[str, Any] = {"js": "(id, turn, ...others) => [id, omni.turn, ...others]", **_LIGHT}
+    sent = parts.composer.submit(
+        chat.submit, [parts.composer, parts.session, parts.edited, *parts.panel.inputs], parts.conversation, **_LIGHT
+    )
+    again = buttons.retry.click(
+        chat.retry, [parts.session, parts.turn, *parts.panel.inputs], parts.conversation, **press
+    )
+    back = demo.load(chat.resume, [parts.session], parts.conversation, js="() => omni.session", **_LIGHT)
+    rest = "(value, sent) => omni.rest(value, sent)"
+    sent.then(None, [parts.composer, parts.sent], [parts.composer], js=rest, **_LIGHT)
+    for started in (sent, again):
+        started.then(None, [parts.session], None, js="(id) => { omni.session = id }", **_LIGHT)
+        started.then(None, **_listen(parts))
+    for started in (sent, again, back):
+        watched = started.then(chat.watch, [parts.session], parts.growing, api_visibility="private", **_TURN)
+        watched.then(chat.keep, [parts.session, parts.composer], parts.conversation, **_LIGHT)
+    parts.composer.stop(None, js="() => omniPlayer.flush()", **_LIGHT)
+    parts.composer.stop(chat.stop, [parts.session], None, **_LIGHT)
+    turn = [parts.session, parts.turn, parts.composer]
+    buttons.edit.click(chat.edit, turn, parts.conversation, **press)
+    buttons.undo.click(chat.undo, turn, parts.conversation, **press).then(None, **_listen(parts))
+    buttons.cancel_edit.click(chat.cancel_edit, [parts.edited], parts.conversation, **_LIGHT)
+
+
+def _listen(parts: Parts) -> dict[str, Any]:
+    """Plays the sound of the last token; silence when it is empty."""
+    return {"inputs": [parts.token], "js": "(token) => { omniPlayer.listen(token) }", **_LIGHT}
+
+
+def _wire_offer(button: gr.Button, example: Example, parts: Parts, files: Path) -> None:
     """A click on `button` puts the example into the composer."""
 
     def fill(request: gr.Request) -> Updates:

@@ -1,51 +1,25 @@
-"""Conversations, answers, states and errors → what Gradio shows. Pure: no state, no engine, no events."""
+"""States, errors and figures → lines of HTML. Pure: no state, no engine, no events."""
 
 from __future__ import annotations
 
+import json
 from html import escape
-from typing import Any, assert_never
-
-import gradio as gr
+from typing import assert_never
 
 from omni_backend import (
     Backend,
     BackendError,
     Capabilities,
+    Done,
     Failed,
     Language,
     Loading,
-    MediaPart,
-    Message,
     Phrase,
     Ready,
-    TextPart,
     phrase,
 )
 from omni_ui.sessions import Entry
 from omni_ui.turn import Answer
-
-Bubble = dict[str, Any]
-"""One message of a gr.Chatbot."""
-
-
-def history(entries: tuple[Entry, ...], language: Language) -> list[Bubble]:
-    """The whole conversation for the Chatbot."""
-    bubbles: list[Bubble] = []
-    for entry in entries:
-        if entry.reasoning:
-            bubbles.append(_thought(entry.reasoning, language, pending=False))
-        bubbles.append({"role": entry.message.role, "content": _content(entry, language)})
-    return bubbles
-
-
-def live(answer: Answer, language: Language) -> list[Bubble]:
-    """The growing answer for the live Chatbot; empty while there is nothing to read."""
-    bubbles: list[Bubble] = []
-    if answer.reasoning:
-        bubbles.append(_thought(answer.reasoning, language, pending=not answer.text and not answer.ended))
-    if answer.text:
-        bubbles.append({"role": "assistant", "content": answer.text})
-    return bubbles
 
 
 def waiting(answer: Answer, backend: Backend, language: Language) -> str:
@@ -66,21 +40,36 @@ def waiting(answer: Answer, backend: Backend, language: Language) -> str:
     return _line(phrase(key), language, "omni-waiting")
 
 
-def metrics(answer: Answer, language: Language) -> str:
-    """One quiet line about a finished answer: how fast it came and how long it is."""
-    if answer.done is None:
+def figures(entry: Entry, language: Language) -> str:
+    """One quiet line about a finished answer: how fast it came."""
+    if entry.done is None:
         return ""
-    timing, usage = answer.done.timing, answer.done.usage
+    timing, usage = entry.done.timing, entry.done.usage
     parts: list[Phrase] = []
     if timing.first_text is not None:
         parts.append(phrase("ui.metric_first_text", seconds=f"{timing.first_text:.2f}"))
     if timing.first_audio is not None:
         parts.append(phrase("ui.metric_first_sound", seconds=f"{timing.first_audio:.2f}"))
-    parts.append(phrase("ui.metric_tokens", prompt=usage.prompt_tokens, answer=usage.completion_tokens))
-    if answer.speech_seconds:
-        parts.append(phrase("ui.metric_speech", seconds=f"{answer.speech_seconds:.1f}"))
-    parts.append(phrase("ui.metric_total", seconds=f"{timing.total:.1f}"))
-    return f'<p class="omni-metrics">{" · ".join(escape(part.text(language)) for part in parts)}</p>'
+    if (rate := tokens_per_second(entry.done)) is not None:
+        parts.append(phrase("ui.metric_rate", rate=f"{rate:.1f}"))
+    if entry.speech_seconds:
+        parts.append(phrase("ui.metric_real_time", factor=f"{timing.total / entry.speech_seconds:.2f}"))
+    title = phrase("ui.metric_tokens", prompt=usage.prompt_tokens, answer=usage.completion_tokens)
+    line = " · ".join(escape(part.text(language)) for part in parts)
+    return f'<span class="omni-metrics" title="{escape(title.text(language))}">{line}</span>'
+
+
+def tokens_per_second(done: Done) -> float | None:
+    """How fast the text was written once it had begun; None when that cannot be told."""
+    first, last = done.timing.first_text, done.timing.last_text
+    if first is None or last is None or last <= first or done.usage.completion_tokens < 2:
+        return None
+    return (done.usage.completion_tokens - 1) / (last - first)
+
+
+def notes(said: tuple[Phrase, ...], language: Language) -> str:
+    """What the visitor should know about the conversation, line by line."""
+    return "".join(_line(note, language, "omni-notice") for note in said)
 
 
 def error(problem: BackendError | Phrase, language: Language) -> str:
@@ -112,50 +101,12 @@ def status(backend: Backend, language: Language) -> str:
             assert_never(never)
 
 
-def no_speech(can: Capabilities, language: Language) -> str | None:
-    """Why answers cannot be spoken; None when they can."""
-    if "audio" in can.outputs:
-        return None
-    return (can.missing_outputs.get("audio") or phrase("ui.no_speech")).text(language)
-
-
-def draft(message: Message) -> dict[str, Any]:
-    """A message as the composer's value, so that nothing is lost."""
-    files = [part.path for part in message.content if isinstance(part, MediaPart)]
-    return {"text": message.text, "files": files}
-
-
 def _ready(can: Capabilities, language: Language) -> str:
-    line = phrase("ui.ready", model=can.model, engine=can.engine)
-    notices = "".join(_line(notice, language, "omni-notice") for notice in can.notices)
-    return _line(line, language, "omni-ready") + notices
+    line = escape(phrase("ui.ready", model=can.model, engine=can.engine).text(language))
+    missing = {kind: reason.text(language) for kind, reason in can.missing_inputs.items()}
+    shown = f'<p class="omni-ready" data-missing="{escape(json.dumps(missing))}">{line}</p>'
+    return shown + notes(can.notices, language)
 
 
 def _line(text: Phrase, language: Language, css: str) -> str:
     return f'<p class="{css}">{escape(text.text(language))}</p>'
-
-
-def _thought(reasoning: str, language: Language, *, pending: bool) -> Bubble:
-    title = phrase("ui.thoughts").text(language)
-    return {
-        "role": "assistant",
-        "content": reasoning,
-        "metadata": {"title": title, "status": "pending" if pending else "done"},
-    }
-
-
-def _content(entry: Entry, language: Language) -> list[Any]:
-    content: list[Any] = []
-    for part in entry.message.content:
-        match part:
-            case TextPart(text):
-                content += [text] if text else []
-            case MediaPart():
-                content.append({"path": part.path, "alt_text": part.label})
-            case _:
-                assert_never(part)
-    if entry.sound is not None:
-        content.append(gr.Audio(str(entry.sound), show_label=False, container=False, buttons=["download"]))
-    marks = [*entry.notices, *([entry.mark] if entry.mark else [])]
-    content += [f"*{mark.text(language)}*" for mark in marks]
-    return content

@@ -17,9 +17,10 @@ from omni_backend import Backend, BackendError, defaults, phrase
 from omni_ui.cli import Settings, console_language
 from omni_ui.examples import load_examples
 from omni_ui.language import translations
-from omni_ui.page import build_demo, example_texts, head, style, theme
-from omni_ui.sessions import SessionStore
+from omni_ui.layout import example_texts, theme
+from omni_ui.page import build_demo, head, styles
 from omni_ui.speech import SpeechDesk
+from omni_ui.store import SessionStore
 
 QUEUE_SIZE: Final = 64
 CLOSE_SECONDS: Final = 1.0
@@ -46,11 +47,12 @@ class App:
         os.environ["GRADIO_TEMP_DIR"] = str(root)
         try:
             self.backend = make_backend((root,))
-            self.sessions = SessionStore(root / "sessions")
+            self.sessions = SessionStore(root / "sessions", uploads=root)
             self._launch(settings, root)
         except BaseException:
             self._tidy()
             raise
+        self.sessions.start()
         self.backend.start()  # only now: importing torch would keep the page from answering
 
     @property
@@ -96,7 +98,7 @@ class App:
             app_kwargs={"routes": [desk.route()]},
             i18n=translations(example_texts(examples)),
             theme=theme(),
-            css_paths=style(),
+            css_paths=styles(),
             head=head(defaults.FILE_BYTES),
         )
         if self._demo.server is not None:

@@ -117,6 +117,8 @@ class Session:
         self.left_at: float | None = None
         """When the last of its pages was closed; None while one is open or once it was used since."""
         self.used_at = clock()
+        self.lost: Phrase | None = None
+        """Why its visitor's conversation before this one is gone."""
         self.entries: Entries = ()
         self.turn: Turn | None = None
         """The turn that runs or ran last."""
@@ -140,7 +142,8 @@ class Session:
     @property
     def notes(self) -> tuple[Phrase, ...]:
         """What was dropped from this conversation and why."""
-        return tuple(self._note(limit, count) for limit, count in self._dropped.items())
+        before = (self.lost,) if self.lost is not None else ()
+        return (*before, *(self._note(limit, count) for limit, count in self._dropped.items()))
 
     @property
     def busy(self) -> bool:

@@ -1,6 +1,6 @@
-"""One turn: a task that pumps the engine's events into a growing answer, for one viewer to look at.
+"""One turn: a task that pumps the engine's events into a growing answer, for the pages that show it to look at.
 
-The viewer may be slow or go away; the task never waits for it. Stop, a closed tab and errors all end the task,
+A viewer may be slow or go away; the task never waits for it. Stop, a closed tab and errors all end the task,
 and with it the engine's work. Knows nothing of gradio.
 """
 
@@ -69,6 +69,7 @@ class Turn:
         self._started = self._ended = self._stopped = self._cancelled = False
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._viewers = 0
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._pump())
@@ -118,8 +119,9 @@ class Turn:
     async def look(self) -> AsyncGenerator[Answer, None]:
         """The answer whenever there is news: the first text at once, then every LOOK_SECONDS, last the whole.
 
-        When the viewer goes away before the end, the turn is stopped.
+        When the last viewer goes away before the end, the turn is stopped.
         """
+        self._viewers += 1
         try:
             while True:
                 if not self._ended:
@@ -132,7 +134,9 @@ class Turn:
                 await _wait_for(self._urgent, LOOK_SECONDS)
                 await _wait_for(self._changed, None if answer.started else WAIT_SECONDS)
         finally:
-            await self.stop()
+            self._viewers -= 1
+            if not self._viewers:
+                await self.stop()
 
     async def _pump(self) -> None:
         try:

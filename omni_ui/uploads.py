@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -24,17 +23,12 @@ def trim_uploads(uploads: Path, limit: int, *, since: float, empty_before: float
     before `empty_before`: into a new one an upload may be on its way.
     """
     loose: list[tuple[float, int, Path]] = []
-    with suppress(OSError):
-        for folder in (entry for entry in os.scandir(uploads) if _FOLDER.fullmatch(entry.name)):
-            with suppress(OSError):
-                files = [(Path(file.path), file.stat()) for file in os.scandir(folder.path)]
-                if not files and folder.stat().st_mtime < empty_before:
-                    Path(folder.path).rmdir()
-                loose += [
-                    (stat.st_mtime, stat.st_size, path)
-                    for path, stat in files
-                    if stat.st_nlink == 1 and stat.st_mtime >= since
-                ]
+    for folder in uploads.iterdir():
+        if _FOLDER.fullmatch(folder.name):
+            with suppress(OSError):  # somebody else was quicker
+                loose += _loose_files(folder, since)
+                if folder.stat().st_mtime < empty_before:
+                    folder.rmdir()  # only if it is empty
     total = sum(size for _, size, _ in loose)
     for _, size, path in sorted(loose):
         if total <= limit:
@@ -42,6 +36,14 @@ def trim_uploads(uploads: Path, limit: int, *, since: float, empty_before: float
         with suppress(OSError):
             path.unlink()
             total -= size
+
+
+def _loose_files(folder: Path, since: float) -> list[tuple[float, int, Path]]:
+    """Date, size and path of what nobody links to."""
+    files = [(path, path.stat()) for path in folder.iterdir()]
+    return [
+        (stat.st_mtime, stat.st_size, path) for path, stat in files if stat.st_nlink == 1 and stat.st_mtime >= since
+    ]
 
 
 __all__ = ["is_upload", "trim_uploads"]

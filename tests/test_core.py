@@ -98,7 +98,7 @@ def test_values_are_equal_by_content_and_frozen() -> None:
     assert Message("user", (TextPart("a"), MediaPart("image", "/b.png"))) == Message(
         "user", (TextPart("a"), MediaPart("image", "/b.png"))
     )
-    assert Done("stop", Usage(1, 2, 3), Timing(0.1, None, 0.2)) == Done("stop", Usage(1, 2, 3), Timing(0.1, None, 0.2))
+    assert Done("stop", Usage(1, 2, 3), Timing(0.1, total=0.2)) == Done("stop", Usage(1, 2, 3), Timing(0.1, total=0.2))
     assert {HELLO: "found"}[request("Hello!")] == "found"
     with pytest.raises(FrozenInstanceError):
         HELLO.voice = "ethan"  # type: ignore[misc]

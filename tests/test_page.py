@@ -83,7 +83,7 @@ def test_chat_is_the_only_endpoint(client: Client) -> None:
     assert list(api["named_endpoints"]) == ["/chat"]
     assert api["unnamed_endpoints"] == {}
     names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/chat"]["parameters"]]
-    assert names == ["message", "speak", "voice", "system_prompt", "new_conversation"]
+    assert names == ["message", "speak", "voice", "system_prompt", "new_conversation", "sampling"]
 
 
 def test_a_message_is_answered_in_text(client: Client, backend: ScriptedBackend) -> None:
