@@ -393,6 +393,7 @@ async def test_a_message_larger_than_a_conversation_is_refused(uploads: Path) ->
 async def test_the_sound_is_let_go_when_its_token_is_dead(uploads: Path) -> None:
     clock = Clock()
     session = limited(uploads, StoreLimits(), clock)
+    await ask(session, ScriptedBackend())
     turn = session.ask(ScriptedBackend([TextDelta("Hello"), SOUND, FOREVER]), user("Hi"), SPEAK)
     await until(lambda: turn.answer.speech_seconds)
     clock.pass_(TOKEN_SECONDS + 1)
