@@ -24,9 +24,10 @@ VIEWERS: Final = 16
 SCRIPTS: Final = (
     *("language.js", "tools.js", "session.js", "page.js", "panel.js"),
     *("turns.js", "names.js", "player.js"),
+    *("files.js", "uploads.js", "composer.js", "camera.js"),
 )
 """In the order in which they run, in one scope."""
-STYLES: Final = ("style.css", "turns.css", "panel.css")
+STYLES: Final = ("style.css", "composer.css", "turns.css", "panel.css")
 
 _STATIC: Final = Path(__file__).parent / "static"
 _LIGHT: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -84,6 +85,8 @@ def styles() -> list[Path]:
 
 def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:
     """Loading, coming back, leaving, beginning anew, settings."""
+    ask = gr.Button(visible="hidden", elem_id="omni-ask")  # composer.js presses it for the names of the files
+    ask.click(None, [parts.composer], None, js="(value) => omni.attached(value)", **_LIGHT)
     engine = [parts.status, parts.timer, *parts.panel.outputs]
     gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
     demo.unload(chat.leave)
