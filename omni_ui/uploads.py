@@ -23,7 +23,7 @@ def trim_uploads(uploads: Path, limit: int, *, since: float, empty_before: float
     before `empty_before`: into a new one an upload may be on its way.
     """
     loose: list[tuple[float, int, Path]] = []
-    for folder in uploads.iterdir():
+    for folder in uploads.iterdir() if uploads.is_dir() else ():
         if _FOLDER.fullmatch(folder.name):
             with suppress(OSError):  # somebody else was quicker
                 loose += _loose_files(folder, since)

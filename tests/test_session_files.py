@@ -103,6 +103,13 @@ def test_what_was_not_sent_yet_is_spared_for_a_while_and_its_original_for_longer
     assert original.exists(), "the composer may still hold it"
 
 
+def test_what_was_given_back_is_spared_again_while_it_is_on_its_way(files: SessionFiles, uploads: Path) -> None:
+    path = sent(files, upload(uploads))
+    files.adopt(path)
+    files.purge(())
+    assert path.exists()
+
+
 def test_the_original_goes_with_its_last_link(files: SessionFiles, uploads: Path) -> None:
     original = upload(uploads)
     first, second = sent(files, original), sent(files, original)
@@ -129,6 +136,7 @@ def test_the_original_stays_while_another_conversation_links_to_it(
 
 def test_a_later_upload_in_the_originals_place_stays(files: SessionFiles, uploads: Path) -> None:
     original = upload(uploads)
+    files.adopt(original)
     files.adopt(original)
     again = original.with_suffix(".new")
     again.write_bytes(b"picture")
