@@ -23,7 +23,7 @@ VIEWERS: Final = 16
 """How many answers are watched at the same time; the engine queues by itself, this bounds the server's work."""
 SCRIPTS: Final = (
     *("language.js", "tools.js", "session.js", "page.js", "panel.js"),
-    *("turns.js", "names.js", "player.js"),
+    *("turns.js", "names.js", "errors.js", "player.js"),
     *("files.js", "uploads.js", "composer.js", "camera.js"),
 )
 """In the order in which they run, in one scope."""
@@ -90,6 +90,8 @@ def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> N
     engine = [parts.status, parts.timer, *parts.panel.outputs]
     gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
     demo.unload(chat.leave)
+    demo.load(None, None, [parts.composer], js="() => omni.kept()", **_LIGHT)
+    parts.composer.change(None, [parts.composer], None, js="(value) => { omni.draft(value) }", **_LIGHT)
     buttons.restart.click(chat.restart, [parts.session], parts.conversation, **_LIGHT).then(None, **_listen(parts))
     buttons.settings.click(None, js="() => omni.togglePanel()", **_LIGHT)
     buttons.silence.click(None, js="() => omniPlayer.flush()", **_LIGHT)

@@ -277,3 +277,35 @@ def test_the_spoken_answer_stays_with_its_turn(app: App, visit: Open) -> None:
         expect(page.history.locator("audio")).to_have_count(2)
         page.page.close()
     backend.close()
+
+
+def test_what_was_not_sent_survives_a_reload(page: Visit, backend: ScriptedBackend) -> None:
+    talked(page, backend, 1)
+    page.attach(EXAMPLES / "star.png", EXAMPLES / "tone.wav")
+    page.composer.fill("half a thought")
+    page.page.reload()
+    expect(page.composer).to_have_value("half a thought")
+    expect(page.page.locator("#omni-composer .thumbnail-item")).to_have_count(2)
+    expect(page.history).to_contain_text("answer 1")
+    page.send.click()
+    page.finished(answers=2)
+    assert said(backend) == ["question 1", "answer 1", "half a thought"]
+    page.page.reload()
+    expect(page.history.locator(".bot-row")).to_have_count(2)
+    expect(page.composer).to_have_value("")
+
+
+def test_a_server_that_goes_away_loses_nothing(page: Visit, backend: ScriptedBackend) -> None:
+    talked(page, backend, 1)
+    page.page.route("**/run/predict*", lambda route: route.abort())
+    page.page.route("**/queue/join*", lambda route: route.abort())
+    page.composer.fill("half a thought")
+    page.composer.press("Enter")
+    expect(page.alert).to_contain_text("The server cannot be reached.")
+    expect(page.page.locator(".toast-body")).to_be_hidden()
+    expect(page.composer).to_have_value("half a thought")
+    page.problems.clear()  # the browser itself notes requests that failed
+    with page.page.expect_navigation():
+        page.page.unroute_all()
+    expect(page.composer).to_have_value("half a thought")
+    expect(page.history).to_contain_text("answer 1")

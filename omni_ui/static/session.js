@@ -1,24 +1,42 @@
-// What a page keeps by itself: which conversation is its own (over a reload, not over a new tab), and what stands in
-// the composer while the server answers.
+// What a page keeps by itself over a reload (not for a new tab): which conversation is its own, and what stands in the
+// composer, which must not be lost when the server goes away and comes back.
 (() => {
-  const PLACE = "omni-session";
+  function keep(place, text) {
+    try {
+      sessionStorage.setItem(place, text);
+    } catch {
+      // storage is closed to pages inside other sites: a reload begins anew there
+    }
+  }
+
+  function kept(place) {
+    try {
+      return sessionStorage.getItem(place) ?? "";
+    } catch {
+      return ""; // see above
+    }
+  }
 
   Object.defineProperty(omni, "session", {
-    get() {
-      try {
-        return sessionStorage.getItem(PLACE) ?? "";
-      } catch {
-        return ""; // storage is closed to pages inside other sites: a reload begins anew there
-      }
-    },
-    set(id) {
-      try {
-        sessionStorage.setItem(PLACE, id ?? "");
-      } catch {
-        // see above
-      }
-    },
+    get: () => kept("omni-session"),
+    set: (id) => keep("omni-session", id ?? ""),
   });
+
+  // What the composer holds now.
+  omni.draft = (value) => keep("omni-draft", value?.text || value?.files?.length ? JSON.stringify(value) : "");
+
+  const isThere = (file) =>
+    fetch(file.url, { method: "HEAD" }).then(
+      (reply) => reply.ok,
+      () => false,
+    );
+
+  // What the composer held before the reload, without files that the server does not have any more.
+  omni.kept = async () => {
+    const { text, files } = JSON.parse(kept("omni-draft") || '{"text": "", "files": []}');
+    const there = await Promise.all(files.map(isThere));
+    return { text, files: files.filter((_, index) => there[index]) };
+  };
 
   // The composer without what was sent. What was written meanwhile stays.
   omni.rest = (value, sent) => {
