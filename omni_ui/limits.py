@@ -7,8 +7,8 @@ from typing import Final
 
 IDLE_SECONDS: Final = 3600
 """How long a conversation is kept that nobody continues; its files are kept as long."""
-GRACE_SECONDS: Final = 120
-"""How long after its page was closed: a reload takes seconds, a phone's short way out of reach a minute."""
+GRACE_SECONDS: Final = 600
+"""How long after its page was closed: a reload takes seconds, but a phone puts a page to sleep for minutes."""
 SWEEP_SECONDS: Final = 30.0
 """Between two looks for what is due: a quarter of the shortest time above."""
 TOUCH_SECONDS: Final = 600.0

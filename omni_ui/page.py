@@ -90,7 +90,6 @@ def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> N
     engine = [parts.status, parts.timer, *parts.panel.outputs]
     gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
     demo.unload(chat.leave)
-    demo.load(None, None, [parts.composer], js="() => omni.kept()", **_LIGHT)
     parts.composer.change(None, [parts.composer], None, js="(value) => { omni.draft(value) }", **_LIGHT)
     buttons.restart.click(chat.restart, [parts.session], parts.conversation, **_LIGHT).then(None, **_listen(parts))
     buttons.settings.click(None, js="() => omni.togglePanel()", **_LIGHT)
@@ -108,6 +107,7 @@ def _wire_turns(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> 
         chat.retry, [parts.session, parts.turn, *parts.panel.inputs], parts.conversation, **press
     )
     back = demo.load(chat.resume, [parts.session], parts.conversation, js="() => omni.session", **_LIGHT)
+    back.then(None, [parts.composer], [parts.composer], js="(value) => omni.kept(value)", **_LIGHT)
     rest = "(value, sent) => omni.rest(value, sent)"
     sent.then(None, [parts.composer, parts.sent], [parts.composer], js=rest, **_LIGHT)
     for started in (sent, again):

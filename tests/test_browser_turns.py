@@ -215,6 +215,20 @@ def test_a_reload_in_mid_answer_keeps_what_there_was(page: Visit, backend: Scrip
     page.finished(answers=2)
 
 
+def test_a_reload_before_the_first_word_gives_the_message_back(page: Visit, backend: ScriptedBackend) -> None:
+    backend.enqueue(FOREVER)
+    page.attach(EXAMPLES / "star.png")
+    page.say("Look")
+    expect(page.page.locator(".omni-waiting")).to_be_visible()
+    page.page.reload()
+    page.problems.clear()  # as above
+    expect(page.composer).to_have_value("Look")
+    expect(page.page.locator("#omni-composer .thumbnail-item")).to_have_count(1)
+    expect(page.history.locator(".message-row")).to_have_count(0)
+    page.send.click()
+    page.finished()
+
+
 def test_another_tab_begins_another_conversation(app: App, visit: Open, backend: ScriptedBackend) -> None:
     page = visit(app.url)
     talked(page, backend, 1)
@@ -297,15 +311,14 @@ def test_what_was_not_sent_survives_a_reload(page: Visit, backend: ScriptedBacke
 
 def test_a_server_that_goes_away_loses_nothing(page: Visit, backend: ScriptedBackend) -> None:
     talked(page, backend, 1)
-    page.page.route("**/run/predict*", lambda route: route.abort())
-    page.page.route("**/queue/join*", lambda route: route.abort())
     page.composer.fill("half a thought")
+    page.page.context.set_offline(True)
     page.composer.press("Enter")
     expect(page.alert).to_contain_text("The server cannot be reached.")
     expect(page.page.locator(".toast-body")).to_be_hidden()
     expect(page.composer).to_have_value("half a thought")
-    page.problems.clear()  # the browser itself notes requests that failed
     with page.page.expect_navigation():
-        page.page.unroute_all()
-    expect(page.composer).to_have_value("half a thought")
+        page.page.context.set_offline(False)
+    expect(page.composer).to_have_value("half a thought", timeout=30_000)
     expect(page.history).to_contain_text("answer 1")
+    page.problems.clear()  # the browser itself notes requests that failed

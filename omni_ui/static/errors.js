@@ -5,6 +5,7 @@
 
   function read(toast) {
     const detail = toast.querySelector(".toast-message-text, .toast-text")?.textContent.trim() || toast.textContent.trim();
+    toast.closest(".toast-wrap").style.display = "none";
     if (!toast.classList.contains("error")) return;
     omni.tell(omni.say(LOST.test(detail) ? "page.connection_lost" : "page.failed"), detail);
   }

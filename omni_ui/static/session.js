@@ -22,8 +22,12 @@
     set: (id) => keep("omni-session", id ?? ""),
   });
 
+  let isBack = false; // an empty composer that is only just there must not overwrite what it held before
+
   // What the composer holds now.
-  omni.draft = (value) => keep("omni-draft", value?.text || value?.files?.length ? JSON.stringify(value) : "");
+  omni.draft = (value) => {
+    if (isBack) keep("omni-draft", value?.text || value?.files?.length ? JSON.stringify(value) : "");
+  };
 
   const isThere = (file) =>
     fetch(file.url, { method: "HEAD" }).then(
@@ -31,9 +35,11 @@
       () => false,
     );
 
-  // What the composer held before the reload, without files that the server does not have any more.
-  omni.kept = async () => {
-    const { text, files } = JSON.parse(kept("omni-draft") || '{"text": "", "files": []}');
+  // The composer with what it held before the reload, without files that the server does not have any more.
+  omni.kept = async (value) => {
+    isBack = true;
+    if (value?.text || value?.files?.length || !kept("omni-draft")) return value;
+    const { text, files } = JSON.parse(kept("omni-draft"));
     const there = await Promise.all(files.map(isThere));
     return { text, files: files.filter((_, index) => there[index]) };
   };
