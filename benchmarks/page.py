@@ -6,8 +6,8 @@ An engine that is only a clock writes the time, 50 words a second. The page tell
 the live bubble (the server looks for news every 0.12 s), and how late the whole answer stands in the history.
 
 (1) One visitor, whose conversation is longer and longer. Aim: flat.
-(2) More and more visitors at once: one page, measured, and programs at `/chat`, which cost the server as much; as many
-    browsers would measure the machine instead.
+(2) More and more visitors at once: one page, measured, that asks while programs at `/chat` are being answered; these
+    cost the server as much, and as many browsers would measure the machine instead.
 
 Server and visitors are processes of their own. Medians of the rounds, the first left out; what counts are the ratios.
 """
@@ -20,8 +20,10 @@ import multiprocessing
 import os
 import shutil
 import statistics
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from multiprocessing.connection import Connection
@@ -129,14 +131,35 @@ def entry(number: int) -> Entry:
 
 
 def attend(orders: Connection, url: str, count: int) -> None:
-    """The visitors' process: as many as each order says ask at once; it answers when all of them have heard all."""
+    """The visitors' process: as many as an order says ask again and again, until the next order.
+
+    Sends a word when all of them are being answered, and one when all have stopped.
+    """
     clients = [Client(url, verbose=False) for _ in range(count)]
     orders.send(None)
     while (asking := orders.recv()) is not None:
-        message = {"text": QUESTION, "files": []}
-        for job in [one.submit(message=message, new_conversation=True, api_name="/chat") for one in clients[:asking]]:
-            job.result()
+        enough = threading.Event()
+        answered = [threading.Event() for _ in range(asking)]
+        with ThreadPoolExecutor(count) as threads:
+            for client, event in zip(clients, answered, strict=False):
+                threads.submit(ask_on, client, event, enough)
+            for event in answered:
+                event.wait()
+            orders.send(None)
+            orders.recv()
+            enough.set()
         orders.send(None)
+
+
+def ask_on(client: Client, answered: threading.Event, enough: threading.Event) -> None:
+    """Asks until it is enough; `answered` is set by the first words."""
+    while not enough.is_set():
+        job = client.submit(message={"text": QUESTION, "files": []}, new_conversation=True, api_name="/chat")
+        for _ in job:
+            answered.set()
+            if enough.is_set():
+                job.cancel()
+                break
 
 
 @contextmanager
@@ -175,14 +198,18 @@ class Bench:
         """One answer below `messages` messages while so many sessions are answered."""
         self._begin(messages)
         self._page.evaluate(WATCH)
+        if sessions > 1:
+            self._visitors.send(sessions - 1)
+            self._visitors.recv()
         before = self._cpu()
-        self._visitors.send(sessions - 1)
         self._page.locator("#omni-composer textarea").press("Enter")
         self._page.wait_for_function("report.kept !== null", timeout=PATIENCE_MS)
-        self._visitors.recv()
+        cpu = self._cpu() - before
+        if sessions > 1:
+            self._visitors.send("enough")
+            self._visitors.recv()
         report = self._page.evaluate("report")
         percent = statistics.quantiles(report["lags"], n=20)
-        cpu = self._cpu() - before
         return Cost(percent[9], percent[18], report["sent"], report["kept"], report["updates"], cpu)
 
     def _begin(self, messages: int) -> None:
@@ -257,7 +284,7 @@ def main() -> None:
     words, few = round(chosen.seconds * WORDS_A_SECOND), chosen.messages[0]
     with (
         process(serve, words) as (server, url),
-        process(attend, url, max(chosen.sessions) - 1) as (visitors, _),
+        process(attend, url, max(1, max(chosen.sessions) - 1)) as (visitors, _),
         sync_playwright() as playwright,
     ):
         program = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -1,44 +1,101 @@
-"""Makes the README's picture: python -m tools.screenshot
+"""Makes the README's pictures: python -m tools.screenshot
 
-Starts the app on the embedded checkpoint and uses it in Chromium as a visitor would.
+Starts the app on the embedded checkpoint and uses it in Chromium as visitors would: on a desktop, in the dark with
+the settings open, and on a phone in Chinese.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tools.running_app import running_app
 
-TARGET: Final = Path(__file__).parent.parent / "assets" / "screenshot.png"
-SIZE: Final = {"width": 1000, "height": 780}
+ASSETS: Final = Path(__file__).parent.parent / "assets"
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+PATIENCE_MS: Final = 60_000
+
+
+def show_settings(page: Page) -> None:
+    """Opens the side panel and waits until it has slid in."""
+    page.locator("#omni-settings").click()
+    page.locator("#omni-panel.open").wait_for()
+    page.wait_for_function("document.getAnimations().every((moving) => moving.playState !== 'running')")
+
+
+def leave_as_it_is(page: Page) -> None:
+    """For a page that needs no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One file: how its page is opened, what is said there, what is done at the end."""
+
+    file: str
+    width: int
+    height: int
+    questions: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    finish: Callable[[Page], None] = leave_as_it_is
+
+
+PICTURES: Final = (
+    Picture("screenshot.png", 1100, 860, ("square.png · tone.wav",), {"locale": "en-US"}),
+    Picture(
+        *("screenshot-dark.png", 1280, 960, ("star.png", "What color is it?")),
+        {"locale": "en-US", "color_scheme": "dark"},
+        show_settings,
+    ),
+    Picture(
+        *("screenshot-phone.png", 390, 844, ("star.png",)),
+        {"locale": "zh-CN", "is_mobile": True, "has_touch": True, "device_scale_factor": 2},
+    ),
+)
 
 
 def main() -> None:
-    """Takes the picture."""
+    """Takes all pictures."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with running_app() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = browser.new_page(viewport=SIZE, locale="en-US")  # type: ignore[arg-type]
-        page.goto(url)
-        page.locator(".omni-ready").wait_for(timeout=60_000)
-        ask_an_example(page, "square.png")
-        page.screenshot(path=TARGET, full_page=True)
+        for picture in PICTURES:
+            take(picture, browser, url)
         browser.close()
 
 
-def ask_an_example(page: Page, file: str) -> None:
-    """Sends the example message that has `file` and waits for the whole answer."""
-    page.locator("#omni-examples button", has_text=file).click()
+def take(picture: Picture, browser: Browser, url: str) -> None:
+    """Opens the page, has the conversation, and writes the file."""
+    context = browser.new_context(viewport={"width": picture.width, "height": picture.height}, **picture.options)
+    page = context.new_page()
+    page.goto(url)
+    page.locator(".omni-ready").wait_for(timeout=PATIENCE_MS)
+    example, *more = picture.questions
+    page.locator("#omni-examples button", has_text=f"· {example}").first.click()
+    page.locator("#omni-composer .thumbnail-item").first.wait_for()
+    send(page, 1)
+    for number, question in enumerate(more, start=2):
+        page.locator("#omni-composer textarea").fill(question)
+        send(page, number)
+    picture.finish(page)
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.move(0, 0)
+    page.screenshot(path=ASSETS / picture.file)
+    context.close()
+
+
+def send(page: Page, number: int) -> None:
+    """Sends what stands in the composer and waits for answer `number`, whole, and until its sound has died away."""
     page.locator("#omni-composer textarea").press("Enter")
-    page.locator(".omni-metrics").wait_for(timeout=60_000)
-    page.locator("#omni-history audio, #omni-history .waveform-container").last.wait_for(state="attached")
-    page.locator("#omni-composer").scroll_into_view_if_needed()
+    page.locator("#omni-history .bot-row").nth(number - 1).wait_for(timeout=PATIENCE_MS)
+    page.locator("#omni-composer .submit-button").wait_for()
+    page.locator("#omni-history audio").nth(number - 1).wait_for(state="attached", timeout=PATIENCE_MS)
+    page.wait_for_function("omniPlayer.state === 'idle'", timeout=PATIENCE_MS)
 
 
 if __name__ == "__main__":
