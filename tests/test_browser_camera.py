@@ -17,6 +17,7 @@ from playwright.sync_api import Locator, expect
 from omni_backend import MediaPart, ScriptedBackend, defaults, phrase
 from omni_backend.media import FrameBudget, MediaLoader
 from omni_ui.server import App
+from tests.axe import violations
 from tests.browser import Visit
 from tests.serving import serving
 from tests.waiting import wait_until
@@ -277,14 +278,14 @@ def test_a_film_ends_at_the_longest_time(page: Visit) -> None:
 
 
 def test_a_film_ends_before_it_is_too_large(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defaults, "FILE_BYTES", 1_500_000)
+    monkeypatch.setattr(defaults, "FILE_BYTES", 300_000)
     backend = ScriptedBackend()
     with serving(backend) as app:
         page = watched(visit(app.url))
         opened(page)
         control(page, "Record film").click()
         expect(page.page.locator("#omni-composer .omni-name")).to_have_text(re.compile("film"), timeout=60_000)
-        assert 0 < Path(received(page, backend).path).stat().st_size <= 1_500_000
+        assert 0 < Path(received(page, backend).path).stat().st_size <= 300_000
         expect(page.alert).to_have_count(0)
         page.page.close()
     backend.close()
@@ -322,6 +323,7 @@ def test_the_window_fits(app: App, visit: Open, options: dict[str, Any], scheme:
         assert min(box["width"], box["height"]) >= 44
     ground = camera(page).evaluate("(window) => getComputedStyle(window).backgroundColor.match(/\\d+/g).map(Number)")
     assert (max(ground[:3]) < 80) == (scheme == "dark")
+    assert violations(page.page) == []
 
 
 def test_the_window_speaks_chinese(app: App, visit: Open) -> None:

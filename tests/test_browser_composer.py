@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from omni_backend import MediaPart, ScriptedBackend, TextPart, defaults, phrase
+from omni_backend import BadMedia, MediaPart, ScriptedBackend, TextPart, defaults, phrase
 from omni_ui.server import App
+from tests.axe import violations
 from tests.browser import Visit
 from tests.serving import serving
 from tests.waiting import wait_until
@@ -202,7 +203,7 @@ def test_files_are_removed_by_the_keyboard_without_losing_the_place(page: Visit)
     page.page.keyboard.press("Enter")
     expect(button(page, "Remove star.png")).to_be_focused()
     page.page.keyboard.press("Enter")
-    expect(page.composer).to_be_focused()
+    expect(button(page, "Attach files")).to_be_focused()
     expect(previews(page)).to_have_count(0)
 
 
@@ -315,6 +316,17 @@ def test_an_upload_that_fails_loses_nothing(
     page.problems[:] = [line for line in page.problems if "upload" not in line and "Failed to load" not in line]
 
 
+def test_files_that_come_back_keep_their_names(page: Visit, backend: ScriptedBackend) -> None:
+    page.attach(EXAMPLES / "tone.wav", EXAMPLES / "film.mp4")
+    names(page, "tone.wav", "film.mp4")
+    backend.enqueue(BadMedia(phrase("media.empty", name="tone.wav")))
+    page.send.click()  # without a word: Gradio tells nobody that such a value has changed
+    expect(page.alert).to_contain_text("tone.wav")
+    names(page, "tone.wav", "film.mp4")
+    button(page, "Remove tone.wav").click()
+    names(page, "film.mp4")
+
+
 def recorded(page: Visit, seconds: int = 2) -> None:
     """Records the fake microphone, which beeps, for so long."""
     button(page, "Record a sound").click()
@@ -343,6 +355,17 @@ def test_a_recording_is_heard_by_the_engine(page: Visit, backend: ScriptedBacken
     seconds, loud = beeps(media(backend)[1])
     assert seconds > 1.5
     assert 0.005 < loud < 0.9
+
+
+def test_a_recording_is_made_by_the_keyboard(page: Visit) -> None:
+    button(page, "Record a sound").focus()
+    for name in ("Record a sound", "Stop recording", "Attach the recording"):
+        expect(button(page, name)).to_be_focused()
+        if name == "Stop recording":
+            expect(page.page.locator("#omni-composer .timestamp")).to_have_text("0:01")
+        page.page.keyboard.press("Enter")
+    expect(button(page, "Record a sound")).to_be_focused()
+    expect(previews(page)).to_have_count(1)
 
 
 @pytest.mark.parametrize("stopped", [True, False])
@@ -469,3 +492,23 @@ def test_files_and_recorder_fit_and_can_be_touched(app: App, visit: Open, phone:
     assert box is not None
     assert min(box["width"], box["height"]) >= least
     assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("phone", [True, False])
+def test_axe_finds_nothing_in_any_state(app: App, visit: Open, phone: bool, scheme: str) -> None:
+    page = visit(app.url, color_scheme=scheme, **(PHONE if phone else {}))
+    page.attach(EXAMPLES / "star.png", EXAMPLES / "film.mp4")
+    names(page, "star.png", "film.mp4")
+    assert violations(page.page) == []
+    recorded(page, 1)
+    assert violations(page.page) == []
+    button(page, "Stop recording").click()
+    expect(button(page, "Play")).to_be_visible()
+    assert violations(page.page) == []
+    gate = Gate(page)
+    page.page.locator("#omni-composer input[type=file]").set_input_files([EXAMPLES / "tone.wav"])
+    gate.next()
+    assert violations(page.page) == []
+    button(page, "Cancel").click()
+    expect(previews(page)).to_have_count(2)

@@ -82,11 +82,10 @@ def test_photo_recording_and_film_in_one_message(page: Visit) -> None:
 
 def test_a_recording_by_microphone_is_sent(page: Visit) -> None:
     composer = page.page.locator("#omni-composer")
-    composer.get_by_role("button", name="Record audio").click()
-    composer.locator(".record-button").click()
+    composer.get_by_role("button", name="Record a sound").click()
     expect(composer).to_contain_text("0:01", timeout=20_000)
-    composer.locator(".stop-button:visible").click()
-    composer.get_by_role("button", name="Attach audio").click()
+    composer.get_by_role("button", name="Stop recording").click()
+    composer.get_by_role("button", name="Attach the recording").click()
     composer.locator(".thumbnail-item").wait_for()
     page.say("What do you hear?")
     page.finished()

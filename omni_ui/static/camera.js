@@ -114,7 +114,7 @@
       recorder.addEventListener("dataavailable", ({ data }) => {
         pieces.push(data);
         bytes += data.size;
-        const full = bytes + 2 * data.size > FILE_LIMIT.bytes || performance.now() - begun > 1000 * SECONDS;
+        const full = bytes + 4 * data.size > FILE_LIMIT.bytes || performance.now() - begun > 1000 * SECONDS;
         if (full && recorder.state === "recording") recorder.stop();
       });
       recorder.addEventListener("stop", () => {

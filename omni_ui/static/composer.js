@@ -27,6 +27,7 @@
   let files = []; // what Gradio's value says is attached
   let shape = ""; // of the previews when it was asked last
   let allowed = false; // the microphone has been asked for
+  let next = null; // the button of the recorder that takes the recording further
   let discarded = false; // the recording that ends now is not wanted
 
   function put(node, name, value) {
@@ -135,6 +136,7 @@
     nameAll(root);
     namePreviews(root);
     startAtOnce(root);
+    keepFocus(root);
   }
 
   function attached(value) {
@@ -149,7 +151,7 @@
     files = files.filter((_, n) => n !== place);
     requestAnimationFrame(() => {
       const rest = composer().querySelectorAll(".delete-button");
-      (rest[Math.min(place, rest.length - 1)] ?? composer().querySelector("textarea")).focus();
+      (rest[Math.min(place, rest.length - 1)] ?? composer().querySelector(".omni-attach-button")).focus();
     });
   }
 
@@ -189,10 +191,18 @@
     record.click();
   }
 
+  // Each step of a recording takes away the button that led to it.
+  function keepFocus(root) {
+    const button = root.querySelector(".minimal-audio-recorder .stop-button, .confirm-button");
+    if (button === next) return;
+    next = button;
+    const lost = document.activeElement === document.body || !document.activeElement.checkVisibility();
+    if (lost) (button ?? root.querySelector(".microphone-button")).focus();
+  }
+
   function discard() {
     discarded = true;
     composer().querySelector(".microphone-button").click();
-    composer().querySelector("textarea").focus();
   }
 
   // Gradio uploads a recording that was broken off all the same, and would add it to the next message.

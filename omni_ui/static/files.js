@@ -114,7 +114,7 @@
     button.textContent = omni.say("composer.again");
     button.addEventListener("click", () => {
       omni.tell("");
-      composer().querySelector("textarea").focus();
+      composer().querySelector(".omni-attach-button").focus();
       attach(files);
     });
     document.querySelector("#omni-refused").append(" ", button);

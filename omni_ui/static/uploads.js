@@ -81,7 +81,7 @@
       upload.request.abort();
     }
     show();
-    find("textarea").focus();
+    find(".omni-attach-button").focus();
   }
 
   // photo-142501.jpg for what was made at 14:25:01.
