@@ -105,7 +105,7 @@ class Chat:
 
     # The engine and coming back
 
-    def look(self, request: gr.Request) -> Updates:
+    def look(self, id: str | None, request: gr.Request) -> Updates:
         """The engine's state; once it has settled, what it can do, and no more looking."""
         parts, language = self._parts, language_of(request)
         updates: Updates = {parts.status: render.status(self._backend, language)}
@@ -114,7 +114,8 @@ class Chat:
         updates[parts.timer] = gr.update(active=False)
         with suppress(BackendError):
             self._can = self._backend.capabilities
-            updates |= parts.panel.show(self._can, language)
+            session = self._sessions.get(id)
+            updates |= parts.panel.show(self._can, language, session.settings if session else ())
         return updates
 
     async def resume(self, id: str | None, request: gr.Request) -> Updates:
@@ -159,6 +160,7 @@ class Chat:
             options = self._options(settings, language)
             message = await asyncio.to_thread(read_message, value or {}, session)
             turn = session.ask(self._backend, message, options, replacing=edited[0] if edited else None)
+            session.settings = settings
         except BackendError as problem:
             return self._refused(session, problem, language)
         updates = self._started(session, turn, language)
@@ -179,6 +181,7 @@ class Chat:
             options = self._options(settings, language)
             question = session.message(_index(index))
             turn = session.ask(self._backend, question, options, replacing=_index(index))
+            session.settings = settings
         except BackendError as problem:
             return self._refused(session, problem, language)
         return self._started(session, turn, language) | {parts.sent: ""}

@@ -41,6 +41,7 @@ def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tu
         restart, settings = _head()
         status = gr.HTML(elem_id="omni-status", elem_classes="omni-line")
         with gr.Column(elem_id="omni-welcome") as welcome:
+            gr.Markdown(label("page.welcome"), elem_id="omni-hello")
             if embedded:
                 gr.Markdown(label("ui.embedded"), elem_id="omni-embedded")
             offers = _offers(examples)
@@ -53,7 +54,7 @@ def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tu
             with gr.Row(elem_id="omni-voice"):
                 speaking = gr.Checkbox(speak, label=label("ui.speak"), interactive=False, container=False)
                 silence = gr.Button(label("ui.silence"), size="sm", elem_id="omni-silence")
-    panel = _side(speaking)
+    panel = _side(speaking, instructed=not embedded)
     parts = Parts(
         status=status,
         timer=gr.Timer(STATUS_SECONDS),
@@ -89,6 +90,8 @@ def theme() -> gr.themes.Base:
         block_title_text_color_dark="*body_text_color",
         block_info_text_color="*body_text_color_subdued",
         block_info_text_color_dark="*body_text_color_subdued",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
     )
 
 
@@ -150,8 +153,10 @@ def _composer() -> gr.MultimodalTextbox:
     )
 
 
-def _side(speaking: gr.Checkbox) -> Panel:
+def _side(speaking: gr.Checkbox, *, instructed: bool) -> Panel:
     """The side panel, closed."""
     with gr.Sidebar(position="right", open=False, width=PANEL_PIXELS, elem_id="omni-panel"):
         gr.Markdown(label("ui.settings"), elem_id="omni-panel-title")
-        return build_panel(speaking)
+        panel = build_panel(speaking, instructed=instructed)
+        gr.Button(label("page.api"), link="?view=api", link_target="_blank", size="sm")
+    return panel

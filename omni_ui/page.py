@@ -30,8 +30,6 @@ SCRIPTS: Final = (
 STYLES: Final = ("style.css", "composer.css", "turns.css", "panel.css")
 
 _STATIC: Final = Path(__file__).parent / "static"
-_LIGHT: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-_TURN: Final[dict[str, Any]] = {"concurrency_limit": VIEWERS, "concurrency_id": "turns", "show_progress": "hidden"}
 
 
 def build_demo(
@@ -57,7 +55,7 @@ def build_demo(
         _wire_turns(demo, chat, parts, buttons)
         for button, example in zip(buttons.offers, examples, strict=True):
             _wire_offer(button, example, parts, files)
-        add_api(backend, sessions, _TURN)
+        add_api(backend, sessions, _streaming(parts))
     return demo
 
 
@@ -84,56 +82,74 @@ def styles() -> list[Path]:
 
 
 def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:
-    """Loading, coming back, leaving, beginning anew, settings."""
+    """Loading, leaving, beginning anew, settings."""
+    light = _light(parts)
     ask = gr.Button(visible="hidden", elem_id="omni-ask")  # composer.js presses it for the names of the files
-    ask.click(None, [parts.composer], None, js="(value) => omni.attached(value)", **_LIGHT)
+    ask.click(None, [parts.composer], None, js="(value) => omni.attached(value)", **light)
     engine = [parts.status, parts.timer, *parts.panel.outputs]
-    gr.on([demo.load, parts.timer.tick], chat.look, None, engine, **_LIGHT)
+    gr.on([demo.load, parts.timer.tick], chat.look, [parts.session], engine, js="() => omni.session", **light)
     demo.unload(chat.leave)
-    parts.composer.change(None, [parts.composer], None, js="(value) => { omni.draft(value) }", **_LIGHT)
-    buttons.restart.click(chat.restart, [parts.session], parts.conversation, **_LIGHT).then(None, **_listen(parts))
-    buttons.settings.click(None, js="() => omni.togglePanel()", **_LIGHT)
-    buttons.silence.click(None, js="() => omniPlayer.flush()", **_LIGHT)
-    parts.panel.reset.click(chat.reset_sampling, None, list(parts.panel.sampling.values()), **_LIGHT)
+    parts.composer.change(None, [parts.composer], None, js="(value) => { omni.draft(value) }", **light)
+    buttons.restart.click(chat.restart, [parts.session], parts.conversation, **light).then(None, **_listen(parts))
+    buttons.settings.click(None, js="() => omni.togglePanel()", **light)
+    buttons.silence.click(None, js="() => omniPlayer.flush()", **light)
+    parts.panel.reset.click(chat.reset_sampling, None, list(parts.panel.sampling.values()), **light)
 
 
 def _wire_turns(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:
     """Which event does what to the conversation. All of them are the page's own; programs use `/chat`."""
-    press: dict[str, Any] = {"js": "(id, turn, ...others) => [id, omni.turn, ...others]", **_LIGHT}
+    light, streaming = _light(parts), _streaming(parts)
+    press: dict[str, Any] = {"js": "(id, turn, ...others) => [id, omni.turn, ...others]", **light}
     sent = parts.composer.submit(
-        chat.submit, [parts.composer, parts.session, parts.edited, *parts.panel.inputs], parts.conversation, **_LIGHT
+        chat.submit, [parts.composer, parts.session, parts.edited, *parts.panel.inputs], parts.conversation, **light
     )
     again = buttons.retry.click(
         chat.retry, [parts.session, parts.turn, *parts.panel.inputs], parts.conversation, **press
     )
-    back = demo.load(chat.resume, [parts.session], parts.conversation, js="() => omni.session", **_LIGHT)
-    back.then(None, [parts.composer], [parts.composer], js="(value) => omni.kept(value)", **_LIGHT)
+    back = demo.load(chat.resume, [parts.session], parts.conversation, js="() => omni.session", **light)
+    back.then(None, [parts.composer], [parts.composer], js="(value) => omni.kept(value)", **light)
     rest = "(value, sent) => omni.rest(value, sent)"
-    sent.then(None, [parts.composer, parts.sent], [parts.composer], js=rest, **_LIGHT)
+    sent.then(None, [parts.composer, parts.sent], [parts.composer], js=rest, **light)
     for started in (sent, again):
-        started.then(None, [parts.session], None, js="(id) => { omni.session = id }", **_LIGHT)
+        started.then(None, [parts.session], None, js="(id) => { omni.session = id }", **light)
         started.then(None, **_listen(parts))
     for started in (sent, again, back):
-        watched = started.then(chat.watch, [parts.session], parts.growing, api_visibility="private", **_TURN)
-        watched.then(chat.keep, [parts.session, parts.composer], parts.conversation, **_LIGHT)
-    parts.composer.stop(None, js="() => omniPlayer.flush()", **_LIGHT)
-    parts.composer.stop(chat.stop, [parts.session], None, **_LIGHT)
+        watched = started.then(chat.watch, [parts.session], parts.growing, api_visibility="private", **streaming)
+        watched.then(chat.keep, [parts.session, parts.composer], parts.conversation, **light)
+    parts.composer.stop(None, js="() => omniPlayer.flush()", **light)
+    parts.composer.stop(chat.stop, [parts.session], None, **light)
     turn = [parts.session, parts.turn, parts.composer]
     buttons.edit.click(chat.edit, turn, parts.conversation, **press)
     buttons.undo.click(chat.undo, turn, parts.conversation, **press).then(None, **_listen(parts))
-    buttons.cancel_edit.click(chat.cancel_edit, [parts.edited], parts.conversation, **_LIGHT)
+    buttons.cancel_edit.click(chat.cancel_edit, [parts.edited], parts.conversation, **light)
+
+
+def _light(parts: Parts) -> dict[str, Any]:
+    """How small events run: at once, without a sign of it.
+
+    Gradio notes the progress on every component that an event changes, and copies its value each time: of a long
+    conversation that takes longer than the words. So it is to note it on a small one.
+    """
+    return {"queue": False, "show_progress": "hidden", "show_progress_on": [parts.token], "api_visibility": "private"}
+
+
+def _streaming(parts: Parts) -> dict[str, Any]:
+    """How answers are watched."""
+    progress = {"show_progress": "hidden", "show_progress_on": [parts.token]}
+    return {"concurrency_limit": VIEWERS, "concurrency_id": "turns", **progress}
 
 
 def _listen(parts: Parts) -> dict[str, Any]:
     """Plays the sound of the last token; silence when it is empty."""
-    return {"inputs": [parts.token], "js": "(token) => { omniPlayer.listen(token) }", **_LIGHT}
+    return {"inputs": [parts.token], "js": "(token) => { omniPlayer.listen(token) }", **_light(parts)}
 
 
 def _wire_offer(button: gr.Button, example: Example, parts: Parts, files: Path) -> None:
     """A click on `button` puts the example into the composer."""
+    light = _light(parts)
 
     def fill(request: gr.Request) -> Updates:
         text = example.text[language_of(request)]
         return {parts.composer: {"text": text, "files": hand_over(example, files)}}
 
-    button.click(fill, None, [parts.composer], **_LIGHT)
+    button.click(fill, None, [parts.composer], **light)

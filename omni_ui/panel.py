@@ -13,6 +13,7 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from omni_backend import (
+    LANGUAGES,
     Capabilities,
     Language,
     SamplingName,
@@ -52,6 +53,8 @@ class Panel:
     rules: gr.HTML
     sampling: dict[SamplingName, Component]
     reset: gr.Button
+    instructed: bool
+    """Whether the checkpoint was taught to follow a system prompt."""
 
     @property
     def inputs(self) -> list[Component]:
@@ -71,20 +74,22 @@ class Panel:
         """
         speak, voice, hear_films, system, *numbers = values
         if can is None:
-            persona = phrase("panel.persona").text(language)
-            return AnswerOptions(bool(speak), system_prompt=system_prompt(persona, bool(speak), language))
+            return AnswerOptions(bool(speak), system_prompt=self._whole(self._persona(language), bool(speak), language))
         system = system if isinstance(system, str) else ""
         drawn = read_sampling(dict(zip(self.sampling, numbers, strict=True)), language)
         return AnswerOptions(
             speak=bool(speak),
             voice=voice if speak and isinstance(voice, str) and voice else None,
-            system_prompt=system_prompt(system, bool(speak), language) if can.text_prompts else "",
+            system_prompt=self._whole(system, bool(speak), language) if can.text_prompts else "",
             sampling=sampling_of(drawn, can),
             use_audio_in_video=bool(hear_films),
         )
 
-    def show(self, can: Capabilities, language: Language) -> Updates:
-        """The checkpoint's own settings; what it cannot serve is disabled and says why."""
+    def show(self, can: Capabilities, language: Language, before: tuple[Any, ...] = ()) -> Updates:
+        """The checkpoint's own settings; what it cannot serve is disabled and says why.
+
+        `before`: what `read` took last from this visitor, to be shown again.
+        """
         silent = no_speech(can, language)
         voices = [] if silent else list(can.voices)
         wordless = None if can.text_prompts else phrase("request.one_recording").text(language)
@@ -99,11 +104,11 @@ class Panel:
                 info=deaf.text(language) if deaf else phrase("panel.hear_films_info").text(language),
             ),
             self.system: gr.update(
-                value="" if wordless else phrase("panel.persona").text(language),
+                value="" if wordless else self._persona(language),
                 interactive=wordless is None,
-                info=wordless or phrase("panel.system_info").text(language),
+                info=wordless or phrase("panel.system_info" if self.instructed else "panel.untaught").text(language),
             ),
-            self.rules: gr.update(value=_rules(language), visible=silent is None),
+            self.rules: gr.update(value=_rules(language), visible=silent is None and self.instructed),
         }
         for name, component in self.sampling.items():
             reason = can.missing_sampling.get(name)
@@ -112,10 +117,25 @@ class Panel:
                 interactive=reason is None,
                 info=(reason or phrase(f"hint.{name}")).text(language),
             )
+        for component, value in zip(self.inputs, before, strict=False):
+            default = component is self.system and value in (phrase("panel.persona").text(each) for each in LANGUAGES)
+            if updates[component]["interactive"] and not default:
+                updates[component]["value"] = value
         return updates
 
+    def _persona(self, language: Language) -> str:
+        return phrase("panel.persona").text(language) if self.instructed else ""
 
-def build_panel(speak: gr.Checkbox) -> Panel:
+    def _whole(self, persona: str, speak: bool, language: Language) -> str:
+        """The persona and, for spoken answers, the rules that make them good to hear. Raises UnsupportedRequest."""
+        persona = persona.strip()
+        if len(persona) > PROMPT_CHARS:
+            raise UnsupportedRequest(phrase("panel.prompt_too_long", limit=PROMPT_CHARS, length=len(persona)))
+        rules = phrase("panel.spoken_rules").text(language) if speak and self.instructed else ""
+        return "\n\n".join(part for part in (persona, rules) if part)
+
+
+def build_panel(speak: gr.Checkbox, *, instructed: bool) -> Panel:
     """Makes the panel's components in the open layout. All wait until the checkpoint is known."""
     voice = gr.Dropdown([], label=label("panel.voice"), interactive=False)
     system = gr.Textbox(
@@ -137,16 +157,7 @@ def build_panel(speak: gr.Checkbox) -> Panel:
                 else gr.Number(label=label(f"panel.{name}"), precision=0, interactive=False)
             )
         reset = gr.Button(label("panel.reset"), size="sm")
-    return Panel(speak, voice, hear_films, system, rules, sampling, reset)
-
-
-def system_prompt(persona: str, speak: bool, language: Language) -> str:
-    """The persona and, for spoken answers, the rules that make them good to hear. Raises UnsupportedRequest."""
-    persona = persona.strip()
-    if len(persona) > PROMPT_CHARS:
-        raise UnsupportedRequest(phrase("panel.prompt_too_long", limit=PROMPT_CHARS, length=len(persona)))
-    rules = phrase("panel.spoken_rules").text(language) if speak else ""
-    return "\n\n".join(part for part in (persona, rules) if part)
+    return Panel(speak, voice, hear_films, system, rules, sampling, reset, instructed)
 
 
 def sampling_of(values: dict[SamplingName, float | int | None], can: Capabilities) -> SamplingParams:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from omni_backend import (
     Backend,
@@ -117,6 +117,8 @@ class Session:
         self.left_at: float | None = None
         """When the last of its pages was closed; None while one is open or once it was used since."""
         self.used_at = clock()
+        self.settings: tuple[Any, ...] = ()
+        """What the page's panel said last, to be shown again after a reload."""
         self.lost: Phrase | None = None
         """Why its visitor's conversation before this one is gone."""
         self.entries: Entries = ()

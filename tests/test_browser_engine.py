@@ -90,7 +90,8 @@ def test_a_recording_by_microphone_is_sent(page: Visit) -> None:
     page.say("What do you hear?")
     page.finished()
 
-    expect(page.history.locator(".user-row").first).to_contain_text("0:0")
+    recording = page.history.locator(".user-row audio")
+    wait_until(lambda: recording.evaluate("(player) => player.duration") > 0.5, "the recording")
     expect(page.history.locator(".bot-row").first).to_contain_text(".")
 
 

@@ -104,6 +104,12 @@ def test_every_setting_reaches_the_engine(page: Visit, backend: ScriptedBackend)
     close_panel(page)
     ask(page, answers=3)
     assert backend.requests[-1].sampling == OWN
+    page.page.reload()
+    page.page.locator(".omni-ready").wait_for()
+    panel = open_panel(page)
+    expect(panel.get_by_role("textbox", name="System prompt")).to_have_value("You are a pirate.")
+    expect(panel.get_by_role("checkbox", name="Hear the sound of films")).not_to_be_checked()
+    close_panel(page)
     assert system_prompt(backend).startswith("You are a pirate.")
 
 
@@ -178,6 +184,23 @@ def test_a_captioner_takes_no_system_prompt(visit: Open) -> None:
         panel = open_panel(page)
         expect(panel.get_by_role("textbox", name="System prompt")).to_be_disabled()
         expect(panel).to_contain_text(phrase("request.one_recording").text())
+        page.page.close()
+    backend.close()
+
+
+def test_the_tiny_checkpoint_is_given_no_system_prompt(visit: Open) -> None:
+    can = Capabilities(model="tiny", engine="a script", outputs=frozenset({"text", "audio"}), voices=("ethan",))
+    backend = ScriptedBackend(capabilities=can)
+    backend.wait_until_ready()
+    with serving(backend, embedded=True) as app:
+        page = visit(app.url)
+        panel = open_panel(page)
+        expect(panel.get_by_role("textbox", name="System prompt")).to_have_value("")
+        expect(panel).to_contain_text(phrase("panel.untaught").text())
+        close_panel(page)
+        ask(page)
+        assert system_prompt(backend) == ""
+        assert backend.requests[-1].modalities == {"text", "audio"}
         page.page.close()
     backend.close()
 
