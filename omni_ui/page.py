@@ -22,8 +22,8 @@ from omni_ui.store import SessionStore
 VIEWERS: Final = 16
 """How many answers are watched at the same time; the engine queues by itself, this bounds the server's work."""
 SCRIPTS: Final = (
-    *("language.js", "tools.js", "session.js", "page.js", "panel.js"),
-    *("turns.js", "names.js", "errors.js", "player.js"),
+    *("language.js", "tools.js", "session.js", "follow.js", "panel.js"),
+    *("turns.js", "names.js", "keep.js", "errors.js", "player.js"),
     *("files.js", "uploads.js", "composer.js", "camera.js"),
 )
 """In the order in which they run, in one scope."""
