@@ -29,6 +29,11 @@ SCRIPTS: Final = (
 """In the order in which they run, in one scope."""
 STYLES: Final = ("style.css", "composer.css", "turns.css", "panel.css")
 
+_ICON: Final = (
+    "<link rel=\"icon\" href=\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
+    "%3Cpath fill='%234f46e5' d='M16 2a14 14 0 1 0 9 24.700l4 3.300-1-7A14 14 0 0 0 16 2z'/%3E%3C/svg%3E\">"
+)
+"""A speech bubble. Without one browsers ask the root of the site, which may be another's."""
 _STATIC: Final = Path(__file__).parent / "static"
 
 
@@ -68,7 +73,7 @@ def head(file_bytes: int) -> str:
     }
     constants = "".join(f"const {name} = {_for_script(value)};\n" for name, value in values.items())
     scripts = [(_STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return f"<script>{{\n{constants}{''.join(scripts)}}}</script>"
+    return f"{_ICON}<script>{{\n{constants}{''.join(scripts)}}}</script>"
 
 
 def _for_script(value: object) -> str:

@@ -9,6 +9,7 @@ import sys
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ def test_a_conversation_goes_on_until_it_is_begun_anew(client: Client, backend: 
     ask(client, "third", new_conversation=True, system_prompt="Be brief.")
     said = [(message.role, message.text) for message in backend.requests[-1].messages]
     assert said == [("system", "Be brief."), ("user", "third")]
+
+
+def test_sampling_is_the_checkpoints_own_but_for_what_is_given(client: Client, backend: ScriptedBackend) -> None:
+    own = backend.capabilities.default_sampling
+    ask(client, "first")
+    assert backend.requests[-1].sampling == own
+    ask(client, "second", sampling={"temperature": 0, "top_k": 5, "seed": 7})
+    assert backend.requests[-1].sampling == replace(own, temperature=0.0, top_k=5, seed=7)
+    asked = len(backend.requests)
+    for wrong, said in (({"temperature": 3}, "Temperature"), ({"top_k": "many"}, "Top-k"), ({"warmth": 1}, "warmth")):
+        with pytest.raises(AppError, match=said):
+            ask(client, "third", sampling=wrong)
+    assert len(backend.requests) == asked
 
 
 def test_two_clients_share_nothing(app: App, client: Client, backend: ScriptedBackend, tmp_path: Path) -> None:
