@@ -1,14 +1,22 @@
 // Names that Gradio gives in English only, or not at all: each again, from the catalogue, whenever the page changes.
 (() => {
+  const wide = (node) => (node.scrollWidth > node.clientWidth ? "0" : null); // what scrolls does so by keyboard, too
+  const title = (input) => input.closest(".block").querySelector("[data-testid=block-info]")?.textContent.trim();
+
   // selector → attribute → key of the catalogue, a plain value in brackets, or what an element makes of it
   const NAMES = [
+    [".user-row", { role: ["article"], "aria-label": "page.question" }],
+    [".bot-row", { role: ["article"], "aria-label": "page.answer" }],
+    [".message-row [data-testid]", { "aria-label": [null] }], // the row has the name
+    [".message-content pre", { tabindex: wide }],
+    [".message-content table", { tabindex: wide }],
     ["#omni-history [role=log]", { "aria-label": "page.conversation" }],
     ["#omni-live [role=log]", { "aria-label": "page.growing", "aria-live": ["off"] }], // heard once, when it is whole
-    ["[data-testid=user]", { role: ["group"], "aria-label": "page.question" }],
-    ["[data-testid=bot]", { role: ["group"], "aria-label": "page.answer" }],
     [".copy_code_button", { "aria-label": "page.copy_code", title: "page.copy_code" }],
     [".label-wrap", { "aria-expanded": (fold) => String(fold.classList.contains("open")) }],
+    ["#omni-panel-title p", { role: ["heading"], "aria-level": ["2"] }],
     ["#omni-panel .toggle-button", { "aria-label": "page.close_settings", title: "page.close_settings" }],
+    ["#omni-sampling input", { "aria-label": title }],
   ];
 
   function value(element, what) {
@@ -16,25 +24,39 @@
     return Array.isArray(what) ? what[0] : omni.say(what);
   }
 
-  function name() {
-    for (const [selector, attributes] of NAMES) {
-      for (const element of document.querySelectorAll(selector)) {
-        for (const [attribute, what] of Object.entries(attributes)) {
-          const text = value(element, what);
-          if (element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
-        }
-      }
+  function name(element, attributes) {
+    for (const [attribute, what] of Object.entries(attributes)) {
+      const text = value(element, what) ?? null;
+      if (text === null) element.removeAttribute(attribute);
+      else if (element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
     }
   }
 
-  let planned = false;
-  const observed = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
-  new MutationObserver(() => {
-    if (planned) return;
-    planned = true;
-    requestAnimationFrame(() => {
-      planned = false;
-      name();
-    });
-  }).observe(document, observed);
+  function nameAll(root) {
+    for (const [selector, attributes] of NAMES) {
+      if (root.matches(selector)) name(root, attributes);
+      for (const element of root.querySelectorAll(selector)) name(element, attributes);
+    }
+  }
+
+  // Only what is new: the cost of a word must not grow with the conversation.
+  const changed = new Set();
+  function plan(root) {
+    if (changed.size === 0) requestAnimationFrame(nameChanged);
+    changed.add(root);
+  }
+
+  function nameChanged() {
+    for (const root of changed) nameAll(root);
+    changed.clear();
+  }
+
+  new MutationObserver((changes) => {
+    for (const { type, target, addedNodes } of changes) {
+      const row = type === "attributes" ? target : target.closest?.(".message-row"); // code may have become wider
+      if (row) plan(row);
+      for (const node of addedNodes) if (node.nodeType === Node.ELEMENT_NODE) plan(node);
+    }
+  }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["class", "aria-label"] });
+  addEventListener("resize", () => plan(document.documentElement));
 })();

@@ -1,0 +1,132 @@
+"""For everybody: what axe-core says of every state of the page, touch, a narrow window, and no jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from omni_backend import ReasoningDelta, ScriptedBackend, TextDelta
+from omni_ui.server import App
+from tests.axe import violations
+from tests.browser import Visit
+from tests.serving import serving
+from tests.states import STATES, failing, loading, noted, say, scripted
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+PHONE = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
+LOOKS = {
+    "wide-light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+    "wide-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+    "phone-light": PHONE | {"color_scheme": "light"},
+    "phone-dark": PHONE | {"color_scheme": "dark"},
+}
+
+# What can be touched, its name and the size of its target: of its label, if that is touched in its place. Links
+# in running text are as high as their line (WCAG 2.5.8 lets them).
+SMALL = """() => {
+  const touched = "button, input, select, textarea, summary, a[href], audio, video, [tabindex='0'], " +
+    "[role=button], [role=option]";
+  const small = [];
+  for (const one of document.querySelectorAll(touched)) {
+    const seen = one.checkVisibility({ visibilityProperty: true, opacityProperty: true });
+    if (!seen || one.matches(".message-content p a, .message-content li a, pre, table")) continue;
+    const whole = one.matches("[type=checkbox]") ? one.closest("label")
+      : one.matches("#omni-composer textarea") ? one.closest(".input-row") : one;
+    const { width, height } = whole.getBoundingClientRect();
+    if (width < 44 || height < 44) small.push(`${width}x${height} ${one.outerHTML.slice(0, 200)}`);
+  }
+  return small;
+}"""
+OVERFLOW = "document.scrollingElement.scrollWidth - innerWidth"
+CUT = """() => [...document.querySelectorAll("button, summary, label, p, h1, .omni-said, .info-text")]
+  .filter((one) => one.checkVisibility({ visibilityProperty: true }) && !one.matches(".omni-name, pre *"))
+  .filter((one) => {
+    const { left, right } = one.getBoundingClientRect();
+    return left < 0 || right > innerWidth || one.scrollWidth > Math.ceil(right - left);
+  })
+  .filter((one) => !one.closest("pre, table, .thumbnails") && !one.matches("#omni-heard"))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[ScriptedBackend, App]]:
+    with scripted() as served:
+        yield served
+
+
+@pytest.fixture
+def backend(served: tuple[ScriptedBackend, App]) -> ScriptedBackend:
+    return served[0]
+
+
+@pytest.fixture
+def app(served: tuple[ScriptedBackend, App]) -> App:
+    return served[1]
+
+
+def settle(page: Visit) -> None:
+    """Waits until nothing moves any more: a colour on its way to another has no contrast of its own."""
+    page.page.evaluate(
+        "Promise.all(document.getAnimations().filter((one) => "
+        "one.effect.getComputedTiming().endTime !== Infinity).map((one) => one.finished))"
+    )
+
+
+def check(page: Visit) -> None:
+    """What every state must be: without barriers, as wide as the window, and on a phone fit for fingers."""
+    settle(page)
+    assert violations(page.page) == []
+    assert page.page.evaluate(OVERFLOW) == 0
+    assert page.page.evaluate(CUT) == []
+    if page.page.evaluate("navigator.maxTouchPoints > 0"):
+        assert page.page.evaluate(SMALL) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_is_for_everybody(app: App, visit: Open, backend: ScriptedBackend, state: str, look: str) -> None:
+    page = visit(app.url, reduced_motion="reduce", **LOOKS[look])
+    STATES[state](page, backend)
+    check(page)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_before_and_without_the_engine(visit: Open, look: str) -> None:
+    with loading() as app:
+        page = visit(app.url, wait=False, **LOOKS[look])
+        page.page.get_by_role("progressbar").wait_for()
+        check(page)
+        page.page.close()
+    with failing() as app:
+        page = visit(app.url, wait=False, **LOOKS[look])
+        page.page.locator("#omni-status summary").click()
+        check(page)
+        page.page.close()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_examples(visit: Open, look: str) -> None:
+    with scripted(embedded=True) as (_, app):
+        page = visit(app.url, **LOOKS[look])
+        expect(page.page.locator("#omni-examples button")).not_to_have_count(0)
+        check(page)
+        page.page.close()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_conversation_that_is_gone(app: App, visit: Open, backend: ScriptedBackend, look: str) -> None:
+    page = visit(app.url, **LOOKS[look])
+    noted(app, page, backend)
+    check(page)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_narrowest_window(app: App, visit: Open, backend: ScriptedBackend, state: str) -> None:
+    page = visit(app.url, **PHONE | {"viewport": {"width": 320, "height": 640}, "reduced_motion": "reduce"})
+    STATES[state](page, backend)
+    check(page)
