@@ -31,9 +31,9 @@ STYLES: Final = ("style.css", "composer.css", "turns.css", "panel.css")
 
 _ICON: Final = (
     "<link rel=\"icon\" href=\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
-    "%3Cpath fill='%234f46e5' d='M16 2a14 14 0 1 0 9 24.700l4 3.300-1-7A14 14 0 0 0 16 2z'/%3E%3C/svg%3E\">"
+    "%3Ccircle cx='16' cy='16' r='11' fill='none' stroke='%234f46e5' stroke-width='6'/%3E%3C/svg%3E\">"
 )
-"""A speech bubble. Without one browsers ask the root of the site, which may be another's."""
+"""A ring. Without one browsers ask the root of the site, which may be another's."""
 _STATIC: Final = Path(__file__).parent / "static"
 
 
