@@ -35,6 +35,15 @@ BASKET = """(files) => {
   }
   return basket;
 }"""
+GIVEN = """() => {
+  window.given = [];
+  const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await real(wanted);
+    given.push(...stream.getTracks());
+    return stream;
+  };
+}"""
 TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4"}
 
 
@@ -194,6 +203,21 @@ def test_a_file_in_the_middle_is_removed(page: Visit, backend: ScriptedBackend) 
         ("audio", "word.wav"),
     ]
     expect(previews(page)).to_have_count(0)
+
+
+def test_a_file_is_removed_during_an_upload(page: Visit, backend: ScriptedBackend) -> None:
+    page.attach(EXAMPLES / "tone.wav", EXAMPLES / "sweep.wav")
+    names(page, "tone.wav", "sweep.wav")
+    gate = Gate(page)
+    page.page.locator("#omni-composer input[type=file]").set_input_files([EXAMPLES / "star.png"])
+    upload = gate.next()
+    button(page, "Remove tone.wav").click()
+    names(page, "sweep.wav")
+    upload.continue_()
+    names(page, "sweep.wav", "star.png")
+    page.send.click()
+    page.finished()
+    assert sent(backend) == [("audio", "sweep.wav"), ("image", "star.png")]
 
 
 def test_files_are_removed_by_the_keyboard_without_losing_the_place(page: Visit) -> None:
@@ -376,6 +400,7 @@ def test_sending_takes_the_recording_along(page: Visit, backend: ScriptedBackend
         expect(button(page, "Attach the recording")).to_be_visible()
     page.composer.fill("Listen")
     page.composer.press("Enter")
+    page.composer.press("Enter")  # a second time changes nothing
     page.finished()
     assert [part.type for part in media(backend)] == ["audio"]
     assert words(backend) == ["Listen"]
@@ -405,6 +430,38 @@ def test_a_discarded_recording_is_sent_nowhere(page: Visit, backend: ScriptedBac
     page.send.click()
     page.finished(answers=3)
     assert [part.type for part in media(backend)] == ["audio"]
+
+
+def test_the_microphone_is_asked_for_once(page: Visit) -> None:
+    page.page.evaluate(GIVEN)
+    button(page, "Record a sound").dblclick()
+    expect(page.page.locator("#omni-composer .timestamp")).to_have_text("0:01")
+    button(page, "Stop recording").click()
+    expect(button(page, "Attach the recording")).to_be_visible()
+    assert page.page.evaluate("given.map((track) => track.readyState)") == ["ended"]
+
+
+@pytest.mark.parametrize("name", ["Stop recording", "Discard the recording"])
+def test_a_recorder_left_at_once_lets_the_microphone_go(page: Visit, backend: ScriptedBackend, name: str) -> None:
+    page.page.evaluate(GIVEN)
+    page.page.evaluate(
+        """(name) => new MutationObserver((_, watch) => {
+          const button = document.querySelector(`#omni-composer [aria-label="${name}"]`);
+          if (button) watch.disconnect(), button.click();
+        }).observe(document.querySelector("#omni-composer"), { childList: true, subtree: true, attributes: true })""",
+        name,
+    )
+    button(page, "Record a sound").click()
+    wait_until(lambda: page.page.evaluate("given.map((track) => track.readyState)") == ["ended"], "the end of it")
+    expect(page.page.locator("#omni-composer .recording-overlay")).to_have_count(0)
+    page.say("Hi")
+    page.finished()
+    assert media(backend) == []
+    recorded(page, 1)
+    page.send.click()
+    page.finished(answers=2)
+    assert [part.type for part in media(backend)] == ["audio"]
+    wait_until(lambda: page.page.evaluate("given.map((track) => track.readyState)") == ["ended"] * 2, "the end of it")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@
   };
   let files = []; // what Gradio's value says is attached
   let shape = ""; // of the previews when it was asked last
-  let allowed = false; // the microphone has been asked for
+  let asking = false; // the browser asks its reader for the microphone
+  let sound = null; // the microphone's stream, from the question to the end of the recording
+  let takeBack = null; // when a recorder ends before it has taken the stream
+  let recorder = null; // Gradio's, while it records
   let next = null; // the button of the recorder that takes the recording further
   let discarded = false; // the recording that ends now is not wanted
 
@@ -61,7 +64,7 @@
     if (!root.querySelector(".omni-uploading")) row.parentElement.append(omni.uploadLine());
     const recorder = root.querySelector(".recording-content:has(.minimal-audio-recorder)");
     if (recorder && !recorder.querySelector(".omni-discard-button")) {
-      recorder.append(button("discard", CROSS, discard));
+      recorder.append(button("discard", CROSS, () => root.querySelector(".microphone-button").click()));
     }
   }
 
@@ -136,6 +139,7 @@
     nameAll(root);
     namePreviews(root);
     startAtOnce(root);
+    followRecorder(root);
     keepFocus(root);
   }
 
@@ -161,25 +165,53 @@
     NotReadableError: "composer.microphone_busy",
   };
 
-  // Gradio's recorder fails with a line on the console and no word to the reader: so it is asked for here first.
+  // Gradio's recorder fails with a line on the console and no word to the reader: so it is asked for here, and handed
+  // over, as some browsers would ask their reader twice.
   async function askForMicrophone(event) {
     const { audio: reason } = missing();
-    if (!reason && (allowed || composer().querySelector(".recording-overlay"))) {
-      allowed = false;
-      return;
-    }
+    if (sound || (!reason && composer().querySelector(".recording-overlay"))) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     if (reason) return omni.tell(reason);
+    if (asking) return;
+    asking = true;
     try {
-      const sound = await omni.capture({ audio: true });
-      for (const track of sound.getTracks()) track.stop();
+      sound = await omni.capture({ audio: true });
     } catch (problem) {
       return omni.tell(omni.say(REFUSED[problem.name] ?? "composer.microphone_insecure"));
+    } finally {
+      asking = false;
     }
-    allowed = true;
-    discarded = false;
+    handOver(sound);
     composer().querySelector(".microphone-button").click();
+  }
+
+  // The next that asks for a microphone, Gradio's recorder, gets this stream.
+  function handOver(stream) {
+    const devices = navigator.mediaDevices;
+    const ask = devices.getUserMedia;
+    takeBack = () => {
+      devices.getUserMedia = ask;
+      takeBack = null;
+    };
+    devices.getUserMedia = async () => {
+      takeBack?.();
+      return stream;
+    };
+  }
+
+  // The microphone is let go with the recorder, whatever became of it. What a recorder without a result still
+  // uploads is not wanted: Gradio would add it to the next message.
+  function followRecorder(root) {
+    const now = root.querySelector(".minimal-audio-recorder");
+    if (now === recorder) return;
+    discarded = !now && !root.querySelector(".minimal-audio-player");
+    if (!now) {
+      takeBack?.();
+      for (const track of sound?.getTracks() ?? []) track.stop();
+      sound = null;
+    }
+    recorder = now;
   }
 
   // With several microphones Gradio asks which one. The first is the one that the system or the reader has chosen.
@@ -200,12 +232,6 @@
     if (lost) (button ?? root.querySelector(".microphone-button")).focus();
   }
 
-  function discard() {
-    discarded = true;
-    composer().querySelector(".microphone-button").click();
-  }
-
-  // Gradio uploads a recording that was broken off all the same, and would add it to the next message.
   omni.discarded = () => {
     const unwanted = discarded;
     discarded = false;
