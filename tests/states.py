@@ -180,6 +180,19 @@ def voices(page: Visit, backend: ScriptedBackend) -> None:
     page.page.get_by_role("option").first.wait_for()
 
 
+def recording(page: Visit, backend: ScriptedBackend) -> None:
+    """A sound is being recorded, beside a file."""
+    page.attach(EXAMPLES / "film.mp4")
+    page.page.locator("#omni-composer .microphone-button").click()
+    page.page.locator("#omni-composer .recording-overlay .stop-button").wait_for()
+
+
+def camera(page: Visit, backend: ScriptedBackend) -> None:
+    """The camera's window is open."""
+    page.page.locator("#omni-composer .omni-camera-button").click()
+    page.page.wait_for_function("document.querySelector('#omni-camera video')?.videoWidth > 0")
+
+
 STATES: Final[dict[str, Drive]] = {
-    drive.__name__: drive for drive in (empty, talked, writing, waiting, editing, settings, voices)
+    drive.__name__: drive for drive in (empty, talked, writing, waiting, editing, settings, voices, recording, camera)
 }

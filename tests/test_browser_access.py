@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import ReasoningDelta, ScriptedBackend, TextDelta
+from omni_backend import ScriptedBackend
 from omni_ui.server import App
 from tests.axe import violations
 from tests.browser import Visit
-from tests.serving import serving
-from tests.states import STATES, failing, loading, noted, say, scripted
-from tests.waiting import wait_until
+from tests.states import STATES, failing, loading, noted, scripted
 
 pytestmark = pytest.mark.browser
 
@@ -127,6 +125,6 @@ def test_a_conversation_that_is_gone(app: App, visit: Open, backend: ScriptedBac
 
 @pytest.mark.parametrize("state", STATES)
 def test_the_narrowest_window(app: App, visit: Open, backend: ScriptedBackend, state: str) -> None:
-    page = visit(app.url, **PHONE | {"viewport": {"width": 320, "height": 640}, "reduced_motion": "reduce"})
+    page = visit(app.url, **PHONE | {"viewport": {"width": 320, "height": 800}, "reduced_motion": "reduce"})
     STATES[state](page, backend)
     check(page)

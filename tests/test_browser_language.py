@@ -1,0 +1,184 @@
+"""Every word on the page comes from the catalogue, in the language that the reader has or chooses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from omni_backend import LANGUAGES, BadMedia, Language, ScriptedBackend, TextDelta, phrase, sentences
+from omni_ui.examples import load_examples
+from omni_ui.layout import TITLE
+from omni_ui.server import App
+from tests.browser import Visit
+from tests.states import STATES, failing, loading, noted, say, scripted
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+BROWSERS: dict[Language, str] = {"en": "en-GB", "zh": "zh-CN"}
+
+# What is read or heard, but for what people, the model and the file system have called: each text of an element and
+# each attribute that gives a name.
+WORDS = """() => {
+  const foreign = ".omni-said, .message-content, .omni-thoughts, figure, code, .omni-ready, .omni-name, option, " +
+    "#omni-languages, #omni-composer .thumbnail-wrapper, [role=option], [role=timer]";
+  const names = ["aria-label", "aria-description", "aria-valuetext", "title", "placeholder", "alt"];
+  const words = [document.title];
+  for (const one of document.body.querySelectorAll("*")) {
+    if (one.closest(foreign) || one.matches("script, style, noscript")) continue;
+    const seen = one.checkVisibility({ visibilityProperty: true }) && !one.closest("[aria-hidden=true]");
+    if (!seen) continue;
+    for (const part of one.childNodes) if (part.nodeType === Node.TEXT_NODE) words.push(part.data);
+    for (const name of names) words.push(one.getAttribute(name) ?? "");
+  }
+  return words;
+}"""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[ScriptedBackend, App]]:
+    with scripted() as served:
+        yield served
+
+
+@pytest.fixture
+def backend(served: tuple[ScriptedBackend, App]) -> ScriptedBackend:
+    return served[0]
+
+
+@pytest.fixture
+def app(served: tuple[ScriptedBackend, App]) -> App:
+    return served[1]
+
+
+def known(language: Language) -> re.Pattern[str]:
+    """What the page may say in `language`."""
+    said = [TITLE]
+    for example in load_examples():
+        said += [example.text[language], *(file.name for file in example.files)]
+    patterns = [re.escape(text) for text in said]
+    for text in sentences(language).values():
+        if re.search(r"[^\W\d_]", re.sub(r"\{\w+\}", "", text)):  # else it fits everything
+            patterns.append(".+?".join(re.escape(words) for words in re.split(r"\{\w+\}", text)))
+    return re.compile("|".join(patterns), re.DOTALL)
+
+
+def strange(page: Visit, language: Language) -> list[str]:
+    """What stands on the page and not in the catalogue."""
+    lines = {line.strip() for words in page.page.evaluate(WORDS) for line in words.split(" · ")}
+    fits = known(language)
+    return sorted(line for line in lines if re.search(r"[^\W\d_]", line) and not fits.fullmatch(line))
+
+
+def words(page: Visit) -> str:
+    """All that is on the page, as one text."""
+    return "\n".join(page.page.evaluate(WORDS))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("state", STATES)
+def test_every_word_is_in_the_catalogue(
+    app: App, visit: Open, backend: ScriptedBackend, state: str, language: Language
+) -> None:
+    page = visit(app.url, locale=BROWSERS[language])
+    STATES[state](page, backend)
+    assert phrase("ui.restart").text(language) in words(page)
+    assert strange(page, language) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_word_beside_the_conversation(
+    app: App, visit: Open, backend: ScriptedBackend, language: Language
+) -> None:
+    page = visit(app.url, locale=BROWSERS[language])
+    noted(app, page, backend)
+    assert strange(page, language) == []
+    with scripted(embedded=True) as (_, other):
+        page = visit(other.url, locale=BROWSERS[language])
+        assert phrase("ui.embedded").text(language) in words(page)
+        assert strange(page, language) == []
+        page.page.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_word_before_and_without_the_engine(visit: Open, language: Language) -> None:
+    with loading() as app:
+        page = visit(app.url, wait=False, locale=BROWSERS[language])
+        page.page.get_by_role("progressbar").wait_for()
+        assert phrase("load.waiting").text(language) in words(page)
+        assert strange(page, language) == []
+        page.page.close()
+    with failing() as app:
+        page = visit(app.url, wait=False, locale=BROWSERS[language])
+        page.page.locator("#omni-status summary").click()
+        assert phrase("backend.load_failed").text(language) in words(page)
+        assert strange(page, language) == []
+        page.page.close()
+
+
+def test_a_strange_word_is_found(app: App, visit: Open) -> None:
+    page = visit(app.url)
+    for change in ("append('Built with Gradio')", "setAttribute('aria-label', 'Clear')"):
+        page.page.evaluate(f"document.querySelector('#omni-title').{change}")
+    assert strange(page, "en") == ["Built with Gradio", "Clear"]
+    assert len(strange(page, "zh")) > 5
+
+
+def test_the_language_is_switched_and_the_conversation_stays(app: App, visit: Open, backend: ScriptedBackend) -> None:
+    page = visit(app.url)
+    backend.enqueue(TextDelta("An answer."))
+    say(page, "A question?")
+    page.finished()
+    page.composer.fill("half a thought")
+    link = page.page.locator("#omni-languages a:visible")
+    expect(link).to_have_text("中文")
+    link.click()
+    page.page.locator(".omni-ready").wait_for()
+    expect(page.page.locator("html")).to_have_attribute("lang", "zh")
+    expect(page.history).to_contain_text("An answer.")
+    expect(page.page.locator("#omni-composer textarea")).to_have_value("half a thought")
+    expect(page.page).to_have_title(TITLE)
+    expect(page.page.locator(".omni-metrics")).to_contain_text("首字")
+    assert strange(page, "zh") == []
+    backend.enqueue(BadMedia(phrase("request.empty"), detail="a cause"))
+    say(page, "还有呢？")
+    expect(page.alert).to_contain_text(phrase("request.empty").text("zh"))
+    assert strange(page, "zh") == []
+    expect(link).to_have_text("English")
+    link.click()
+    expect(page.page.locator("html")).to_have_attribute("lang", "en")
+    expect(page.history).to_contain_text("An answer.")
+    assert strange(page, "en") == []
+
+
+def test_the_choice_is_remembered_and_the_way_back_leads_away(app: App, visit: Open) -> None:
+    page = visit(app.url)
+    page.page.locator("#omni-languages a:visible").click()
+    expect(page.page.locator("html")).to_have_attribute("lang", "zh")
+    page.page.locator(".omni-ready").wait_for()
+    other = page.page.context.new_page()
+    other.goto(app.url)
+    expect(other.locator("#omni-restart")).to_have_text(phrase("ui.restart").text("zh"))
+    page.page.go_back()
+    assert page.page.url == "about:blank"
+
+
+@pytest.mark.parametrize(("address", "language"), [("?lang=en", "en"), ("?lang=xx", "zh"), ("?lang=zh-TW", "zh")])
+def test_the_address_beats_the_browser(app: App, visit: Open, address: str, language: Language) -> None:
+    page = visit(app.url, locale="zh-CN").page.context.new_page()
+    page.goto(app.url + address)
+    expect(page.locator(".omni-ready")).to_be_visible()
+    expect(page.locator("#omni-restart")).to_have_text(phrase("ui.restart").text(language))
+    expect(page.locator("html")).to_have_attribute("lang", language)
+
+
+@pytest.mark.parametrize(("browser_language", "language"), [("de-DE", "en"), ("zh-HK", "zh"), ("zh-TW", "zh")])
+def test_languages_that_the_catalogue_has_under_another_name_or_not_at_all(
+    app: App, visit: Open, backend: ScriptedBackend, browser_language: str, language: Language
+) -> None:
+    page = visit(app.url, locale=browser_language)
+    STATES["settings"](page, backend)
+    assert strange(page, language) == []
