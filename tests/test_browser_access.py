@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import ScriptedBackend
+from omni_backend import ReasoningDelta, ScriptedBackend, TextDelta
 from omni_ui.server import App
 from tests.axe import violations
 from tests.browser import Visit
-from tests.states import STATES, failing, loading, noted, scripted
+from tests.states import FOREVER, STATES, failing, loading, noted, say, scripted
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Visit]
-PHONE = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
-LOOKS = {
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
+LOOKS: dict[str, dict[str, Any]] = {
     "wide-light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
     "wide-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
     "phone-light": PHONE | {"color_scheme": "light"},
@@ -123,8 +124,35 @@ def test_a_conversation_that_is_gone(app: App, visit: Open, backend: ScriptedBac
     check(page)
 
 
+# Where the words stand and how they look.
+PLACE = """() => [".omni-said", ".omni-thoughts", ".message-content h1", ".message-content p"].map((part) => {
+  const one = document.querySelector(`#omni-talk ${part}`);
+  const { left, top, width, height } = one.getBoundingClientRect();
+  const { fontSize, lineHeight, color } = getComputedStyle(one);
+  return [part, left, top + scrollY, width, height, fontSize, lineHeight, color];
+})"""
+
+
+@pytest.mark.parametrize("look", ["wide-light", "phone-dark"])
+def test_nothing_moves_when_an_answer_is_whole(app: App, visit: Open, backend: ScriptedBackend, look: str) -> None:
+    page = visit(app.url, reduced_motion="reduce", **LOOKS[look])
+    written = "# Heading\n\nSome **bold** words."
+    backend.enqueue(ReasoningDelta("Let me see.\n" * 3), TextDelta(written), FOREVER)
+    say(page, "Hi")
+    expect(page.live).to_contain_text("bold")
+    page.page.locator("#omni-thinking button").click()
+    expect(page.page.locator(".omni-thoughts")).to_be_visible()
+    settle(page)
+    growing = page.page.evaluate(PLACE)
+    page.stop.click()
+    page.finished()
+    expect(page.live).to_have_count(0)
+    settle(page)
+    assert page.page.evaluate(PLACE) == growing
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_the_narrowest_window(app: App, visit: Open, backend: ScriptedBackend, state: str) -> None:
-    page = visit(app.url, **PHONE | {"viewport": {"width": 320, "height": 800}, "reduced_motion": "reduce"})
+    page = visit(app.url, **(PHONE | {"viewport": {"width": 320, "height": 800}, "reduced_motion": "reduce"}))
     STATES[state](page, backend)
     check(page)
