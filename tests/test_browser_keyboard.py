@@ -206,7 +206,7 @@ def test_another_language_and_a_new_chat(page: Visit, backend: ScriptedBackend) 
 
 def inside(one: dict[str, Any], other: dict[str, Any]) -> bool:
     across = other["left"] <= one["left"] and one["right"] <= other["right"]
-    return across and other["top"] <= one["top"] and one["bottom"] <= other["bottom"]
+    return bool(across and other["top"] <= one["top"] and one["bottom"] <= other["bottom"])
 
 
 @pytest.mark.parametrize("state", ["empty", "talked"])
