@@ -24,7 +24,7 @@ from tests.waiting import until, wait_until
 pytestmark = pytest.mark.asyncio
 
 GONE_IDLE = phrase("session.gone_idle", minutes="60")
-GONE_LEFT = phrase("session.gone_left", minutes="2")
+GONE_LEFT = phrase("session.gone_left", minutes="10")
 GONE_ROOM = phrase("session.gone_room")
 GONE_RESTART = phrase("session.gone_restart")
 NO_MEMORY = OutOfMemory(phrase("backend.failed"))
