@@ -19,12 +19,12 @@ from omni_backend.media import FrameBudget, MediaLoader
 from omni_ui.server import App
 from tests.axe import violations
 from tests.browser import Visit
+from tests.composer import PHONE
 from tests.serving import serving
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
-PHONE = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
 WIDE: dict[str, Any] = {}
 Open = Callable[..., Visit]
 

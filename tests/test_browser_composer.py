@@ -1,30 +1,26 @@
-"""The composer in a real Chromium: files by every way, previews, uploads that wait or fail, the microphone."""
+"""The composer in a real Chromium: files by every way, previews, uploads that wait or fail."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from playwright.sync_api import Locator, Route, expect
+from playwright.sync_api import expect
 
-from omni_backend import BadMedia, MediaPart, ScriptedBackend, TextPart, defaults, phrase
+from omni_backend import BadMedia, ScriptedBackend, defaults, phrase
 from omni_ui.server import App
 from tests.axe import violations
 from tests.browser import Visit
+from tests.composer import EXAMPLES, PHONE, Gate, button, media, names, previews, recorded, sent, words
 from tests.serving import serving
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
-PHONE = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
 Open = Callable[..., Visit]
 
 BASKET = """(files) => {
@@ -34,15 +30,6 @@ BASKET = """(files) => {
     basket.items.add(new File([bytes], name, { type }));
   }
   return basket;
-}"""
-GIVEN = """() => {
-  window.given = [];
-  const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-  navigator.mediaDevices.getUserMedia = async (wanted) => {
-    const stream = await real(wanted);
-    given.push(...stream.getTracks());
-    return stream;
-  };
 }"""
 TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4"}
 
@@ -71,21 +58,6 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "FILE_BYTES", 10_000)
 
 
-def previews(page: Visit) -> Locator:
-    return page.page.get_by_role("list", name="Attached files").get_by_role("listitem")
-
-
-def button(page: Visit, name: str) -> Locator:
-    return page.page.locator("#omni-composer").get_by_role("button", name=name, exact=True)
-
-
-def names(page: Visit, *expected: str) -> None:
-    """Waits until exactly these files are attached, in this order, and their names can be read."""
-    expect(page.page.locator("#omni-composer .omni-name")).to_have_text(list(expected))
-    for preview, name in zip(previews(page).all(), expected, strict=True):
-        expect(preview).to_have_accessible_name(name)
-
-
 def basket(page: Visit, *files: str) -> Any:
     """Example files as the page's own DataTransfer."""
     data = [[name, TYPES[Path(name).suffix], encoded(EXAMPLES / name)] for name in files]
@@ -94,19 +66,6 @@ def basket(page: Visit, *files: str) -> Any:
 
 def encoded(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
-
-
-def sent(backend: ScriptedBackend) -> list[tuple[str, str]]:
-    """Type and name of each file of the newest message."""
-    return [(part.type, part.label) for part in media(backend)]
-
-
-def media(backend: ScriptedBackend) -> list[MediaPart]:
-    return [part for part in backend.requests[-1].messages[-1].content if isinstance(part, MediaPart)]
-
-
-def words(backend: ScriptedBackend) -> list[str]:
-    return [part.text for part in backend.requests[-1].messages[-1].content if isinstance(part, TextPart)]
 
 
 def test_several_files_by_the_button(page: Visit, backend: ScriptedBackend) -> None:
@@ -205,6 +164,21 @@ def test_a_file_in_the_middle_is_removed(page: Visit, backend: ScriptedBackend) 
     expect(previews(page)).to_have_count(0)
 
 
+def test_a_film_that_the_browser_cannot_show_is_asked_for_once(page: Visit, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a film")
+    asked: list[str] = []
+    page.page.on("request", lambda request: asked.append(request.url) if "broken.mp4" in request.url else None)
+    page.attach(broken)
+    names(page, "broken.mp4")
+    expect(page.page.locator("#omni-composer .thumbnail-item > svg")).to_be_visible()
+    for name in ("star.png", "tone.wav"):
+        page.attach(EXAMPLES / name)
+    names(page, "broken.mp4", "star.png", "tone.wav")
+    expect(page.page.locator("#omni-composer video")).to_have_count(0)
+    assert len(asked) <= 2, asked
+
+
 def test_a_file_is_removed_during_an_upload(page: Visit, backend: ScriptedBackend) -> None:
     page.attach(EXAMPLES / "tone.wav", EXAMPLES / "sweep.wav")
     names(page, "tone.wav", "sweep.wav")
@@ -254,20 +228,6 @@ def test_what_is_too_large_is_named_and_the_rest_is_taken(visit: Open) -> None:
         assert sent(backend) == [("image", "square.png"), ("image", "star.png")]
         page.page.close()
     backend.close()
-
-
-class Gate:
-    """Holds uploads back until the test lets them go."""
-
-    def __init__(self, page: Visit) -> None:
-        self._page = page.page
-        self._held: list[Route] = []
-        self._page.route("**/upload**", lambda route: self._held.append(route))
-
-    def next(self) -> Route:
-        """The next upload that has come."""
-        wait_until(lambda: self._page.evaluate("true") and self._held, "the upload")
-        return self._held.pop(0)
 
 
 def test_a_message_waits_for_its_files(page: Visit, backend: ScriptedBackend) -> None:
@@ -349,147 +309,6 @@ def test_files_that_come_back_keep_their_names(page: Visit, backend: ScriptedBac
     names(page, "tone.wav", "film.mp4")
     button(page, "Remove tone.wav").click()
     names(page, "film.mp4")
-
-
-def recorded(page: Visit, seconds: int = 2) -> None:
-    """Records the fake microphone, which beeps, for so long."""
-    button(page, "Record a sound").click()
-    expect(page.page.locator("#omni-composer .timestamp")).to_have_text(f"0:{seconds:02}")
-
-
-def beeps(part: MediaPart) -> tuple[float, float]:
-    """A recording's seconds, and which share of them is loud."""
-    with wave.open(str(part.path)) as file:
-        assert file.getsampwidth() == 2
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
-        return len(samples) / file.getframerate(), float((np.abs(samples[:, 0]) > 3000).mean())
-
-
-def test_a_recording_is_heard_by_the_engine(page: Visit, backend: ScriptedBackend) -> None:
-    page.attach(EXAMPLES / "star.png")
-    recorded(page)
-    button(page, "Stop recording").click()
-    expect(button(page, "Play")).to_be_visible()
-    button(page, "Attach the recording").click()
-    expect(previews(page)).to_have_count(2)
-    expect(previews(page).nth(1)).to_have_accessible_name(re.compile(r"sound-\d{6}\.wav"))
-    page.say("Listen")
-    page.finished()
-    assert [part.type for part in media(backend)] == ["image", "audio"]
-    seconds, loud = beeps(media(backend)[1])
-    assert seconds > 1.5
-    assert 0.005 < loud < 0.9
-
-
-def test_a_recording_is_made_by_the_keyboard(page: Visit) -> None:
-    button(page, "Record a sound").focus()
-    for name in ("Record a sound", "Stop recording", "Attach the recording"):
-        expect(button(page, name)).to_be_focused()
-        if name == "Stop recording":
-            expect(page.page.locator("#omni-composer .timestamp")).to_have_text("0:01")
-        page.page.keyboard.press("Enter")
-    expect(button(page, "Record a sound")).to_be_focused()
-    expect(previews(page)).to_have_count(1)
-
-
-@pytest.mark.parametrize("stopped", [True, False])
-def test_sending_takes_the_recording_along(page: Visit, backend: ScriptedBackend, stopped: bool) -> None:
-    recorded(page)
-    if stopped:
-        button(page, "Stop recording").click()
-        expect(button(page, "Attach the recording")).to_be_visible()
-    page.composer.fill("Listen")
-    page.composer.press("Enter")
-    page.composer.press("Enter")  # a second time changes nothing
-    page.finished()
-    assert [part.type for part in media(backend)] == ["audio"]
-    assert words(backend) == ["Listen"]
-    seconds, loud = beeps(media(backend)[0])
-    assert seconds > 1.5
-    assert loud > 0.005
-    expect(page.page.locator("#omni-composer .recording-overlay")).to_have_count(0)
-
-
-@pytest.mark.parametrize("stopped", [True, False])
-def test_a_discarded_recording_is_sent_nowhere(page: Visit, backend: ScriptedBackend, stopped: bool) -> None:
-    uploads: list[str] = []
-    page.page.on("request", lambda request: uploads.append(request.url) if "/upload" in request.url else None)
-    recorded(page, 1)
-    if stopped:
-        button(page, "Stop recording").click()
-        expect(button(page, "Attach the recording")).to_be_visible()
-    button(page, "Discard the recording").click()
-    expect(page.page.locator("#omni-composer .recording-overlay")).to_have_count(0)
-    page.say("Nothing to hear")
-    page.finished()
-    page.say("Still nothing")
-    page.finished(answers=2)
-    assert media(backend) == []
-    assert len(uploads) == stopped
-    recorded(page, 1)  # the next one is wanted again
-    page.send.click()
-    page.finished(answers=3)
-    assert [part.type for part in media(backend)] == ["audio"]
-
-
-def test_the_microphone_is_asked_for_once(page: Visit) -> None:
-    page.page.evaluate(GIVEN)
-    button(page, "Record a sound").dblclick()
-    expect(page.page.locator("#omni-composer .timestamp")).to_have_text("0:01")
-    button(page, "Stop recording").click()
-    expect(button(page, "Attach the recording")).to_be_visible()
-    assert page.page.evaluate("given.map((track) => track.readyState)") == ["ended"]
-
-
-@pytest.mark.parametrize("name", ["Stop recording", "Discard the recording"])
-def test_a_recorder_left_at_once_lets_the_microphone_go(page: Visit, backend: ScriptedBackend, name: str) -> None:
-    page.page.evaluate(GIVEN)
-    page.page.evaluate(
-        """(name) => new MutationObserver((_, watch) => {
-          const button = document.querySelector(`#omni-composer [aria-label="${name}"]`);
-          if (button) watch.disconnect(), button.click();
-        }).observe(document.querySelector("#omni-composer"), { childList: true, subtree: true, attributes: true })""",
-        name,
-    )
-    button(page, "Record a sound").click()
-    wait_until(lambda: page.page.evaluate("given.map((track) => track.readyState)") == ["ended"], "the end of it")
-    expect(page.page.locator("#omni-composer .recording-overlay")).to_have_count(0)
-    page.say("Hi")
-    page.finished()
-    assert media(backend) == []
-    recorded(page, 1)
-    page.send.click()
-    page.finished(answers=2)
-    assert [part.type for part in media(backend)] == ["audio"]
-    wait_until(lambda: page.page.evaluate("given.map((track) => track.readyState)") == ["ended"] * 2, "the end of it")
-
-
-@pytest.mark.parametrize(
-    ("problem", "key"),
-    [
-        ("NotAllowedError", "composer.microphone_refused"),
-        ("NotFoundError", "composer.microphone_none"),
-        ("NotReadableError", "composer.microphone_busy"),
-        (None, "composer.microphone_insecure"),
-    ],
-)
-def test_a_microphone_that_cannot_be_used_says_why(app: App, visit: Open, problem: str | None, key: str) -> None:
-    page = visit(app.url)
-    page.page.evaluate(
-        """(problem) => {
-          const refuse = () => Promise.reject(new DOMException("", problem));
-          const value = problem ? { getUserMedia: refuse, enumerateDevices: async () => [] } : undefined;
-          Object.defineProperty(navigator, "mediaDevices", { value });
-        }""",
-        problem,
-    )
-    page.composer.fill("Hi")
-    button(page, "Record a sound").click()
-    expect(page.alert).to_have_text(phrase(key).text())
-    expect(page.page.locator("#omni-composer .recording-overlay")).to_have_count(0)
-    page.send.click()
-    page.finished()
-    expect(page.alert).to_have_count(0)
 
 
 def test_what_the_checkpoint_does_not_take_says_why(page: Visit) -> None:

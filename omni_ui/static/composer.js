@@ -12,7 +12,6 @@
     textarea: "composer.message",
     "input[type=file]": "composer.attach",
     ".thumbnails": "composer.files",
-    ".microphone-button": "composer.record",
     ".omni-attach-button": "composer.attach",
     ".submit-button": "composer.send",
     ".input-row .stop-button": "composer.stop",
@@ -25,12 +24,14 @@
     ".device-select-large": "composer.device",
   };
   let files = []; // what Gradio's value says is attached
+  const unseen = new Set(); // films that the browser cannot show
   let shape = ""; // of the previews when it was asked last
   let asking = false; // the browser asks its reader for the microphone
   let sound = null; // the microphone's stream, from the question to the end of the recording
   let takeBack = null; // when a recorder ends before it has taken the stream
   let recorder = null; // Gradio's, while it records
   let next = null; // the button of the recorder that takes the recording further
+  let stepped = false; // a reader has pressed a button of the recorder, and done nothing since
   let discarded = false; // the recording that ends now is not wanted
 
   function put(node, name, value) {
@@ -93,19 +94,23 @@
 
   function preview(item, { url, mime_type: type }) {
     const old = item.querySelector("video");
-    if (!type?.startsWith("video")) return old?.remove();
     const source = `${url}#t=0.1`;
+    if (!type?.startsWith("video") || unseen.has(source)) return old?.remove();
     if (old?.getAttribute("src") === source) return;
     const film = document.createElement("video");
     Object.assign(film, { muted: true, playsInline: true, preload: "metadata", src: source });
-    film.addEventListener("error", () => film.remove()); // Gradio's picture of a film stays
+    film.addEventListener("error", () => {
+      unseen.add(source); // Gradio's picture of a film takes its place
+      film.remove();
+    });
     old?.remove();
     item.prepend(film);
   }
 
   function label(wrapper, file) {
     const item = wrapper.firstElementChild;
-    const name = file.orig_name === omni.RECORDING ? file.path.split("/").at(-1) : file.orig_name;
+    const known = file.orig_name !== omni.RECORDING && file.orig_name;
+    const name = known || file.path.split("/").at(-1);
     const remove = item.querySelector(".delete-button");
     let words = item.querySelector(".omni-name");
     if (!words) {
@@ -228,10 +233,10 @@
     const button = root.querySelector(".minimal-audio-recorder .stop-button, .confirm-button");
     if (button === next) return;
     next = button;
-    const lost = document.activeElement === document.body || !document.activeElement.checkVisibility();
-    if (lost) (button ?? root.querySelector(".microphone-button")).focus();
+    if (stepped) (button ?? root.querySelector(".microphone-button")).focus();
   }
 
+  // Whether what is being uploaded was discarded; asked once for each.
   omni.discarded = () => {
     const unwanted = discarded;
     discarded = false;
@@ -248,6 +253,12 @@
   addEventListener("unhandledrejection", (event) => event.reason?.name === "AbortError" && event.preventDefault());
 
   const within = (event, part) => composer()?.contains(event.target) && event.target.closest(part);
+  for (const other of ["keydown", "pointerdown"]) addEventListener(other, () => (stepped = false), true);
+  addEventListener(
+    "click",
+    (event) => (stepped ||= event.isTrusted && Boolean(within(event, ".microphone-button, .recording-overlay button"))),
+    true,
+  );
   addEventListener("click", (event) => within(event, ".microphone-button") && askForMicrophone(event), true);
   addEventListener("click", (event) => within(event, ".delete-button") && removed(event), true);
 
