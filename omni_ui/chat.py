@@ -166,11 +166,7 @@ class Chat:
         updates = self._started(session, turn, language)
         if edited:  # what was in the composer before the editing comes back
             updates[parts.composer]["value"] = joined(edited[1], None)
-        return updates | {
-            parts.sent: "" if edited else json.dumps(value),
-            parts.edited: None,
-            parts.editing: gr.update(visible=False),
-        }
+        return updates | self._no_edit() | {parts.sent: "" if edited else json.dumps(value)}
 
     async def retry(self, request: gr.Request, id: str | None, index: float | None, *settings: Any) -> Updates:
         """Answers a question of the conversation anew; what came after it goes."""
@@ -184,7 +180,7 @@ class Chat:
             session.settings = settings
         except BackendError as problem:
             return self._refused(session, problem, language)
-        return self._started(session, turn, language) | {parts.sent: ""}
+        return self._started(session, turn, language) | self._no_edit() | {parts.sent: ""}
 
     async def watch(self, id: str | None, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Shows the growing answer until it ends; ends it when nobody looks any more."""
@@ -234,7 +230,14 @@ class Chat:
 
     # Changing what was said
 
-    async def edit(self, id: str | None, index: float | None, value: Draft | None, request: gr.Request) -> Updates:
+    async def edit(
+        self,
+        id: str | None,
+        index: float | None,
+        value: Draft | None,
+        edited: tuple[int, Draft] | None,
+        request: gr.Request,
+    ) -> Updates:
         """Puts a question of the conversation back into the composer, to be sent in its place."""
         parts, language = self._parts, language_of(request)
         session = self._open(id, request)
@@ -244,7 +247,7 @@ class Chat:
         except BackendError as problem:
             return self._refused(session, problem, language)
         return {
-            parts.edited: (_index(index), value or {}),
+            parts.edited: (_index(index), edited[1] if edited else value or {}),
             parts.editing: gr.update(visible=True),
             parts.composer: gr.update(value=draft(question)),
             parts.talk.error: "",
@@ -254,7 +257,7 @@ class Chat:
         """The composer as it was before the editing."""
         parts = self._parts
         before = joined(edited[1], None) if edited else None
-        return {parts.edited: None, parts.editing: gr.update(visible=False), parts.composer: gr.update(value=before)}
+        return self._no_edit() | {parts.composer: gr.update(value=before)}
 
     async def undo(self, id: str | None, index: float | None, value: Draft | None, request: gr.Request) -> Updates:
         """Takes a question and all after it out of the conversation and puts it back into the composer."""
@@ -265,7 +268,7 @@ class Chat:
             question = session.undo(_index(index))
         except BackendError as problem:
             return self._refused(session, problem, language)
-        updates = self._conversation(session, language) | {parts.talk.error: ""}
+        updates = self._conversation(session, language) | self._no_edit() | {parts.talk.error: ""}
         updates[parts.composer]["value"] = joined(draft(question), value)
         return updates
 
@@ -328,7 +331,7 @@ class Chat:
     def _empty(self) -> Updates:
         """A page without a conversation; what stands in the composer stays."""
         parts = self._parts
-        return {
+        return self._no_edit() | {
             parts.welcome: gr.update(visible=True),
             parts.talk.notes: "",
             parts.talk.history: [],
@@ -338,9 +341,11 @@ class Chat:
             parts.talk.error: "",
             parts.composer: gr.update(submit_btn=True, stop_btn=False),
             parts.token: "",
-            parts.edited: None,
-            parts.editing: gr.update(visible=False),
         }
+
+    def _no_edit(self) -> Updates:
+        """No message is being edited any more."""
+        return {self._parts.edited: None, self._parts.editing: gr.update(visible=False)}
 
     def _why_gone(self, id: str | None, language: Language) -> Updates:
         gone = self._sessions.gone(id or "")

@@ -90,7 +90,7 @@ def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> N
     """Loading, leaving, beginning anew, settings."""
     light = _light(parts)
     ask = gr.Button(visible="hidden", elem_id="omni-ask")  # composer.js presses it for the names of the files
-    ask.click(None, [parts.composer], None, js="(value) => omni.attached(value)", **light)
+    ask.click(None, [parts.composer], None, js="(value) => { omni.attached(value); omni.draft(value) }", **light)
     engine = [parts.status, parts.timer, *parts.panel.outputs]
     gr.on([demo.load, parts.timer.tick], chat.look, [parts.session], engine, js="() => omni.session", **light)
     demo.unload(chat.leave)
@@ -124,7 +124,7 @@ def _wire_turns(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> 
     parts.composer.stop(None, js="() => omniPlayer.flush()", **light)
     parts.composer.stop(chat.stop, [parts.session], None, **light)
     turn = [parts.session, parts.turn, parts.composer]
-    buttons.edit.click(chat.edit, turn, parts.conversation, **press)
+    buttons.edit.click(chat.edit, [*turn, parts.edited], parts.conversation, **press)
     buttons.undo.click(chat.undo, turn, parts.conversation, **press).then(None, **_listen(parts))
     buttons.cancel_edit.click(chat.cancel_edit, [parts.edited], parts.conversation, **light)
 

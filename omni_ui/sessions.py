@@ -223,6 +223,7 @@ class Session:
         """Forgets what was said. What was given back stays: a composer may hold it."""
         await self.stop()
         self.entries = ()
+        self.lost = None
         self._outcome = None
         self._dropped = Counter()
         self._files.purge(self._drafts)

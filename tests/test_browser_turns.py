@@ -107,6 +107,32 @@ def test_editing_can_be_given_up(page: Visit, backend: ScriptedBackend) -> None:
     assert said(backend)[:4] == ["question 1", "answer 1", "question 2", "answer 2"]
 
 
+def test_another_message_can_be_edited_instead(page: Visit, backend: ScriptedBackend) -> None:
+    talked(page, backend, 2)
+    page.composer.fill("half a thought")
+    button(page, "Edit and send again", 0).click()
+    expect(page.composer).to_have_value("question 1")
+    button(page, "Edit and send again", 1).click()
+    expect(page.composer).to_have_value("question 2")
+    page.page.get_by_role("button", name="Cancel").click()
+    expect(page.composer).to_have_value("half a thought")
+
+
+@pytest.mark.parametrize("name", ["Take back", "Answer again"])
+def test_changing_another_turn_ends_the_editing(page: Visit, backend: ScriptedBackend, name: str) -> None:
+    talked(page, backend, 2)
+    button(page, "Edit and send again", 1).click()
+    expect(page.composer).to_have_value("question 2")
+    button(page, name, 0).click()
+    expect(page.page.locator("#omni-editing")).to_be_hidden()
+    expect(page.composer).to_have_value("question 1\nquestion 2" if name == "Take back" else "question 2")
+    page.send.wait_for()
+    answers = page.history.locator(".bot-row").count()
+    page.send.click()
+    page.finished(answers + 1)
+    expect(page.alert).to_have_count(0)
+
+
 def test_an_edited_question_keeps_its_files(page: Visit, backend: ScriptedBackend) -> None:
     page.attach(EXAMPLES / "star.png", EXAMPLES / "tone.wav")
     page.say("What is this?")
@@ -252,6 +278,10 @@ def test_a_conversation_that_is_gone_says_why(app: App, visit: Open, backend: Sc
     page.finished()
     expect(notes).to_contain_text(phrase("session.gone_idle", minutes="60").text())
     assert said(backend) == ["And now?"]
+    page.page.get_by_role("button", name="New chat").click()
+    page.say("And now?")
+    page.finished()
+    expect(notes).to_be_empty()
 
 
 def test_a_copied_tab_watches_the_same_answer(app: App, visit: Open, backend: ScriptedBackend) -> None:
