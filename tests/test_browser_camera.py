@@ -306,8 +306,7 @@ def test_what_the_checkpoint_does_not_take_says_why(page: Visit, missing: str, o
     expect(camera(page).get_by_role("timer")).to_have_text("")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("options", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(("options", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
 def test_the_window_fits(app: App, visit: Open, options: dict[str, Any], scheme: str) -> None:
     page = watched(visit(app.url, color_scheme=scheme, **options))
     opened(page)

@@ -370,8 +370,7 @@ def test_files_and_recorder_fit_and_can_be_touched(app: App, visit: Open, phone:
     assert box["x"] + box["width"] <= width
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("phone", [True, False])
+@pytest.mark.parametrize(("phone", "scheme"), [(True, "dark"), (False, "light")])
 def test_axe_finds_nothing_in_any_state(app: App, visit: Open, phone: bool, scheme: str) -> None:
     page = visit(app.url, color_scheme=scheme, **(PHONE if phone else {}))
     page.attach(EXAMPLES / "star.png", EXAMPLES / "film.mp4")

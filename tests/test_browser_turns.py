@@ -37,6 +37,11 @@ def app(backend: ScriptedBackend) -> Iterator[App]:
         yield app
 
 
+@pytest.fixture
+def wide(app: App, visit: Open) -> Visit:
+    return visit(app.url)
+
+
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
 def page(app: App, visit: Open, request: pytest.FixtureRequest) -> Visit:
     return visit(app.url, viewport={"width": request.param, "height": 780})
@@ -107,39 +112,39 @@ def test_editing_can_be_given_up(page: Visit, backend: ScriptedBackend) -> None:
     assert said(backend)[:4] == ["question 1", "answer 1", "question 2", "answer 2"]
 
 
-def test_another_message_can_be_edited_instead(page: Visit, backend: ScriptedBackend) -> None:
-    talked(page, backend, 2)
-    page.composer.fill("half a thought")
-    button(page, "Edit and send again", 0).click()
-    expect(page.composer).to_have_value("question 1")
-    button(page, "Edit and send again", 1).click()
-    expect(page.composer).to_have_value("question 2")
-    page.page.get_by_role("button", name="Cancel").click()
-    expect(page.composer).to_have_value("half a thought")
+def test_another_message_can_be_edited_instead(wide: Visit, backend: ScriptedBackend) -> None:
+    talked(wide, backend, 2)
+    wide.composer.fill("half a thought")
+    button(wide, "Edit and send again", 0).click()
+    expect(wide.composer).to_have_value("question 1")
+    button(wide, "Edit and send again", 1).click()
+    expect(wide.composer).to_have_value("question 2")
+    wide.page.get_by_role("button", name="Cancel").click()
+    expect(wide.composer).to_have_value("half a thought")
 
 
 @pytest.mark.parametrize("name", ["Take back", "Answer again"])
-def test_changing_another_turn_ends_the_editing(page: Visit, backend: ScriptedBackend, name: str) -> None:
-    talked(page, backend, 2)
-    button(page, "Edit and send again", 1).click()
-    expect(page.composer).to_have_value("question 2")
-    button(page, name, 0).click()
-    expect(page.page.locator("#omni-editing")).to_be_hidden()
-    expect(page.composer).to_have_value("question 1\nquestion 2" if name == "Take back" else "question 2")
-    page.send.wait_for()
-    answers = page.history.locator(".bot-row").count()
-    page.send.click()
-    page.finished(answers + 1)
-    expect(page.alert).to_have_count(0)
+def test_changing_another_turn_ends_the_editing(wide: Visit, backend: ScriptedBackend, name: str) -> None:
+    talked(wide, backend, 2)
+    button(wide, "Edit and send again", 1).click()
+    expect(wide.composer).to_have_value("question 2")
+    button(wide, name, 0).click()
+    expect(wide.page.locator("#omni-editing")).to_be_hidden()
+    expect(wide.composer).to_have_value("question 1\nquestion 2" if name == "Take back" else "question 2")
+    wide.send.wait_for()
+    answers = wide.history.locator(".bot-row").count()
+    wide.send.click()
+    wide.finished(answers + 1)
+    expect(wide.alert).to_have_count(0)
 
 
-def test_an_edited_question_keeps_its_files(page: Visit, backend: ScriptedBackend) -> None:
-    page.attach(EXAMPLES / "star.png", EXAMPLES / "tone.wav")
-    page.say("What is this?")
-    page.finished()
-    button(page, "Edit and send again", 0).click()
-    expect(page.page.locator("#omni-composer .thumbnail-item")).to_have_count(2)
-    page.say("What are these?")
+def test_an_edited_question_keeps_its_files(wide: Visit, backend: ScriptedBackend) -> None:
+    wide.attach(EXAMPLES / "star.png", EXAMPLES / "tone.wav")
+    wide.say("What is this?")
+    wide.finished()
+    button(wide, "Edit and send again", 0).click()
+    expect(wide.page.locator("#omni-composer .thumbnail-item")).to_have_count(2)
+    wide.say("What are these?")
     wait_until(lambda: said(backend) == ["What are these?"], "the edited question")
     files = [part for part in backend.requests[-1].messages[-1].content if isinstance(part, MediaPart)]
     assert [part.label for part in files] == ["star.png", "tone.wav"]
@@ -159,13 +164,13 @@ def test_a_turn_in_the_middle_is_taken_back(page: Visit, backend: ScriptedBacken
     assert said(backend) == ["question 1", "answer 1", "something else"]
 
 
-def test_a_second_answer_that_fails_leaves_the_first(page: Visit, backend: ScriptedBackend) -> None:
-    talked(page, backend, 2)
+def test_a_second_answer_that_fails_leaves_the_first(wide: Visit, backend: ScriptedBackend) -> None:
+    talked(wide, backend, 2)
     backend.enqueue(GenerationFailed(phrase("backend.failed")))
-    button(page, "Answer again", 0).click()
-    expect(page.alert).to_contain_text(phrase("backend.failed").text())
-    assert shown(page) == ["question 1", "answer 1", "question 2", "answer 2"]
-    expect(page.composer).to_have_value("")
+    button(wide, "Answer again", 0).click()
+    expect(wide.alert).to_contain_text(phrase("backend.failed").text())
+    assert shown(wide) == ["question 1", "answer 1", "question 2", "answer 2"]
+    expect(wide.composer).to_have_value("")
 
 
 def test_nothing_is_changed_while_an_answer_is_written(page: Visit, backend: ScriptedBackend) -> None:
@@ -181,35 +186,35 @@ def test_nothing_is_changed_while_an_answer_is_written(page: Visit, backend: Scr
     assert shown(page) == ["question 1", "answer 1", "question 2", "half"]
 
 
-def test_words_are_copied_as_they_were_written(page: Visit, backend: ScriptedBackend) -> None:
-    page.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+def test_words_are_copied_as_they_were_written(wide: Visit, backend: ScriptedBackend) -> None:
+    wide.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     written = 'Some **bold** words\n\n```python\nprint("<b>")\n```'
     backend.enqueue(TextDelta(written))
-    page.say("  Write & copy <i>this</i>")
-    page.finished()
+    wide.say("  Write & copy <i>this</i>")
+    wide.finished()
     for row, text in enumerate(["  Write & copy <i>this</i>", written]):
-        page.history.locator(".omni-foot").get_by_role("button", name="Copy").nth(row).click()
-        expect(page.page.locator("#omni-heard")).to_have_text("Copied.")
-        assert page.page.evaluate("navigator.clipboard.readText()") == text
+        wide.history.locator(".omni-foot").get_by_role("button", name="Copy").nth(row).click()
+        expect(wide.page.locator("#omni-heard")).to_have_text("Copied.")
+        assert wide.page.evaluate("navigator.clipboard.readText()") == text
 
 
-def test_a_model_cannot_press_the_pages_buttons(page: Visit, backend: ScriptedBackend) -> None:
-    talked(page, backend, 1)
+def test_a_model_cannot_press_the_pages_buttons(wide: Visit, backend: ScriptedBackend) -> None:
+    talked(wide, backend, 1)
     backend.enqueue(TextDelta('<button data-omni="undo" data-index="0" class="omni-act">Click me</button>'))
-    page.say("question 2")
-    page.finished(answers=2)
-    forged = page.history.locator(".message-content button", has_text="Click me")
+    wide.say("question 2")
+    wide.finished(answers=2)
+    forged = wide.history.locator(".message-content button", has_text="Click me")
     if forged.count():  # Gradio may also have taken it out
         forged.click()
-    page.say("question 3")
-    page.finished(answers=3)
+    wide.say("question 3")
+    wide.finished(answers=3)
     assert said(backend)[0] == "question 1"
 
 
-def test_people_are_shown_what_they_wrote(page: Visit, backend: ScriptedBackend) -> None:
-    page.say("2 * 3 * 4 = **24**\n  <img src=x onerror=alert(1)> # no title")
-    page.finished()
-    assert shown(page)[0] == "2 * 3 * 4 = **24**\n  <img src=x onerror=alert(1)> # no title"
+def test_people_are_shown_what_they_wrote(wide: Visit, backend: ScriptedBackend) -> None:
+    wide.say("2 * 3 * 4 = **24**\n  <img src=x onerror=alert(1)> # no title")
+    wide.finished()
+    assert shown(wide)[0] == "2 * 3 * 4 = **24**\n  <img src=x onerror=alert(1)> # no title"
 
 
 def test_a_reload_brings_the_conversation_back(page: Visit, backend: ScriptedBackend) -> None:
@@ -241,18 +246,18 @@ def test_a_reload_in_mid_answer_keeps_what_there_was(page: Visit, backend: Scrip
     page.finished(answers=2)
 
 
-def test_a_reload_before_the_first_word_gives_the_message_back(page: Visit, backend: ScriptedBackend) -> None:
+def test_a_reload_before_the_first_word_gives_the_message_back(wide: Visit, backend: ScriptedBackend) -> None:
     backend.enqueue(FOREVER)
-    page.attach(EXAMPLES / "star.png")
-    page.say("Look")
-    expect(page.page.locator(".omni-waiting")).to_be_visible()
-    page.page.reload()
-    page.problems.clear()  # as above
-    expect(page.composer).to_have_value("Look")
-    expect(page.page.locator("#omni-composer .thumbnail-item")).to_have_count(1)
-    expect(page.history.locator(".message-row")).to_have_count(0)
-    page.send.click()
-    page.finished()
+    wide.attach(EXAMPLES / "star.png")
+    wide.say("Look")
+    expect(wide.page.locator(".omni-waiting")).to_be_visible()
+    wide.page.reload()
+    wide.problems.clear()  # as above
+    expect(wide.composer).to_have_value("Look")
+    expect(wide.page.locator("#omni-composer .thumbnail-item")).to_have_count(1)
+    expect(wide.history.locator(".message-row")).to_have_count(0)
+    wide.send.click()
+    wide.finished()
 
 
 def test_another_tab_begins_another_conversation(app: App, visit: Open, backend: ScriptedBackend) -> None:
@@ -298,14 +303,14 @@ def test_a_copied_tab_watches_the_same_answer(app: App, visit: Open, backend: Sc
     expect(copy.locator("#omni-history")).to_contain_text("Stopped.")
 
 
-def test_words_written_while_sending_are_neither_lost_nor_doubled(page: Visit, backend: ScriptedBackend) -> None:
-    page.composer.fill("first")
-    page.composer.press("Enter")
-    page.composer.press_sequentially("andsecond")
-    page.finished()
+def test_words_written_while_sending_are_neither_lost_nor_doubled(wide: Visit, backend: ScriptedBackend) -> None:
+    wide.composer.fill("first")
+    wide.composer.press("Enter")
+    wide.composer.press_sequentially("andsecond")
+    wide.finished()
     sent = said(backend)[0]  # Gradio reads the composer a moment after the key
     assert sent.startswith("first")
-    expect(page.composer).to_have_value("firstandsecond".removeprefix(sent))
+    expect(wide.composer).to_have_value("firstandsecond".removeprefix(sent))
 
 
 def test_the_spoken_answer_stays_with_its_turn(app: App, visit: Open) -> None:
@@ -341,16 +346,16 @@ def test_what_was_not_sent_survives_a_reload(page: Visit, backend: ScriptedBacke
     expect(page.composer).to_have_value("")
 
 
-def test_a_server_that_goes_away_loses_nothing(page: Visit, backend: ScriptedBackend) -> None:
-    talked(page, backend, 1)
-    page.composer.fill("half a thought")
-    page.page.context.set_offline(True)
-    page.composer.press("Enter")
-    expect(page.alert).to_contain_text("The server cannot be reached.")
-    expect(page.page.locator(".toast-body")).to_be_hidden()
-    expect(page.composer).to_have_value("half a thought")
-    with page.page.expect_navigation():
-        page.page.context.set_offline(False)
-    expect(page.composer).to_have_value("half a thought", timeout=30_000)
-    expect(page.history).to_contain_text("answer 1")
-    page.problems.clear()  # the browser itself notes requests that failed
+def test_a_server_that_goes_away_loses_nothing(wide: Visit, backend: ScriptedBackend) -> None:
+    talked(wide, backend, 1)
+    wide.composer.fill("half a thought")
+    wide.page.context.set_offline(True)
+    wide.composer.press("Enter")
+    expect(wide.alert).to_contain_text("The server cannot be reached.")
+    expect(wide.page.locator(".toast-body")).to_be_hidden()
+    expect(wide.composer).to_have_value("half a thought")
+    with wide.page.expect_navigation():
+        wide.page.context.set_offline(False)
+    expect(wide.composer).to_have_value("half a thought", timeout=30_000)
+    expect(wide.history).to_contain_text("answer 1")
+    wide.problems.clear()  # the browser itself notes requests that failed
