@@ -16,7 +16,7 @@ run: ## install what is missing into .venv and start the app; ARGS="--help" list
 test: dev ## everything: style, types, all tests, those of the browser and of vLLM included
 	@tools/chromium.sh
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j2 --output-sync=line test-app test-vllm # each is one process most of the time
+	@$(MAKE) --no-print-directory -j2 test-app test-vllm # each is one process most of the time
 
 test-app:
 	@$(PY) -m pytest
