@@ -102,6 +102,8 @@ class Chat:
         self._parts = parts
         self._can: Capabilities | None = None
         """What the checkpoint could do when it was last looked at; None before it was loaded."""
+        self._told: set[str] = set()
+        """The pages that have the checkpoint's settings: from then on the panel is their reader's."""
 
     # The engine and coming back
 
@@ -114,8 +116,11 @@ class Chat:
         updates[parts.timer] = gr.update(active=False)
         with suppress(BackendError):
             self._can = self._backend.capabilities
-            session = self._sessions.get(id)
-            updates |= parts.panel.show(self._can, language, session.settings if session else ())
+            page = request.session_hash or ""
+            if page not in self._told:
+                self._told.add(page)
+                session = self._sessions.get(id)
+                updates |= parts.panel.show(self._can, language, session.settings if session else ())
         return updates
 
     async def resume(self, id: str | None, request: gr.Request) -> Updates:
@@ -133,6 +138,7 @@ class Chat:
     async def leave(self, request: gr.Request) -> None:
         """The page was closed or reloaded: ends what it had running."""
         if request.session_hash:
+            self._told.discard(request.session_hash)
             await self._sessions.leave(request.session_hash)
 
     def reset_sampling(self, request: gr.Request) -> Updates:

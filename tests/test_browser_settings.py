@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Locator, expect
 
-from omni_backend import Capabilities, SamplingParams, ScriptedBackend, phrase
+from omni_backend import Capabilities, EngineDied, SamplingParams, ScriptedBackend, phrase
 from omni_ui.server import App
 from tests.browser import Visit
 from tests.serving import serving
@@ -111,6 +112,19 @@ def test_every_setting_reaches_the_engine(page: Visit, backend: ScriptedBackend)
     expect(panel.get_by_role("checkbox", name="Hear the sound of films")).not_to_be_checked()
     close_panel(page)
     assert system_prompt(backend).startswith("You are a pirate.")
+
+
+def test_settings_stay_when_the_engine_is_started_again(page: Visit, backend: ScriptedBackend) -> None:
+    panel = open_panel(page, sampling=True)
+    panel.get_by_role("spinbutton", name="Top-k").fill("7")
+    close_panel(page)
+    backend.enqueue(EngineDied(phrase("backend.failed")))
+    page.say("Hi")
+    expect(page.alert).to_contain_text(phrase("backend.failed").text())
+    page.page.locator(".omni-ready").wait_for()
+    page.send.click()
+    page.finished()
+    assert backend.requests[-1].sampling == replace(OWN, top_k=7)
 
 
 def test_the_rules_for_speech_can_be_read(page: Visit) -> None:
