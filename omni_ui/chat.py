@@ -58,6 +58,8 @@ class Parts:
 
     status: gr.HTML
     timer: gr.Timer
+    ready: gr.Textbox
+    """Says once that the engine is there."""
     welcome: gr.Column
     """What stands there before the first message."""
     talk: Talk
@@ -102,12 +104,10 @@ class Chat:
         self._parts = parts
         self._can: Capabilities | None = None
         """What the checkpoint could do when it was last looked at; None before it was loaded."""
-        self._told: set[str] = set()
-        """The pages that have the checkpoint's settings: from then on the panel is their reader's."""
 
     # The engine and coming back
 
-    def look(self, id: str | None, request: gr.Request) -> Updates:
+    def look(self, request: gr.Request) -> Updates:
         """The engine's state; once it has settled, what it can do, and no more looking."""
         parts, language = self._parts, language_of(request)
         updates: Updates = {parts.status: render.status(self._backend, language)}
@@ -116,12 +116,15 @@ class Chat:
         updates[parts.timer] = gr.update(active=False)
         with suppress(BackendError):
             self._can = self._backend.capabilities
-            page = request.session_hash or ""
-            if page not in self._told:
-                self._told.add(page)
-                session = self._sessions.get(id)
-                updates |= parts.panel.show(self._can, language, session.settings if session else ())
+            updates[parts.ready] = "ready"
         return updates
+
+    def fill_panel(self, id: str | None, request: gr.Request) -> Updates:
+        """What the checkpoint can do and the visitor's own settings; once, when it is ready: then they are his."""
+        if self._can is None:
+            return self._nothing()
+        session = self._sessions.get(id)
+        return self._parts.panel.show(self._can, language_of(request), session.settings if session else ())
 
     async def resume(self, id: str | None, request: gr.Request) -> Updates:
         """A page that was reloaded: its conversation, or why that is not there any more."""
@@ -138,7 +141,6 @@ class Chat:
     async def leave(self, request: gr.Request) -> None:
         """The page was closed or reloaded: ends what it had running."""
         if request.session_hash:
-            self._told.discard(request.session_hash)
             await self._sessions.leave(request.session_hash)
 
     def reset_sampling(self, request: gr.Request) -> Updates:

@@ -58,6 +58,7 @@ def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tu
     parts = Parts(
         status=status,
         timer=gr.Timer(STATUS_SECONDS),
+        ready=gr.Textbox(visible="hidden"),
         welcome=welcome,
         talk=talk,
         editing=editing,

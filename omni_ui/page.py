@@ -91,14 +91,15 @@ def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> N
     light = _light(parts)
     ask = gr.Button(visible="hidden", elem_id="omni-ask")  # composer.js presses it for the names of the files
     ask.click(None, [parts.composer], None, js="(value) => { omni.attached(value); omni.draft(value) }", **light)
-    engine = [parts.status, parts.timer, *parts.panel.outputs]
-    gr.on([demo.load, parts.timer.tick], chat.look, [parts.session], engine, js="() => omni.session", **light)
+    gr.on([demo.load, parts.timer.tick], chat.look, None, [parts.status, parts.timer, parts.ready], **light)
+    panel = [*parts.panel.outputs, parts.talk.note]
+    parts.ready.change(chat.fill_panel, [parts.session], panel, js="() => omni.session", **light)
     demo.unload(chat.leave)
     parts.composer.change(None, [parts.composer], None, js="(value) => { omni.draft(value) }", **light)
     buttons.restart.click(chat.restart, [parts.session], parts.conversation, **light).then(None, **_listen(parts))
     buttons.settings.click(None, js="() => omni.togglePanel()", **light)
     buttons.silence.click(None, js="() => omniPlayer.flush()", **light)
-    parts.panel.reset.click(chat.reset_sampling, None, list(parts.panel.sampling.values()), **light)
+    parts.panel.reset.click(chat.reset_sampling, None, [*parts.panel.sampling.values(), parts.talk.note], **light)
 
 
 def _wire_turns(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:

@@ -51,6 +51,9 @@ def open_panel(page: Visit, *, sampling: bool = False) -> Locator:
     expect(panel.get_by_role("textbox", name="System prompt")).to_be_visible()
     if sampling:
         panel.get_by_role("button", name="How words are chosen").click()
+        # Gradio makes what is folded away only now, and gives it its values a moment later.
+        for name in ("Top-k", "Longest answer"):
+            expect(panel.get_by_role("spinbutton", name=name)).not_to_have_value("")
     return panel
 
 
