@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from omni_backend import Language, MediaPart, Phrase, TextPart, phrase
+from omni_backend import Language, MediaPart, TextPart, phrase
 from omni_ui.render import figures
 from omni_ui.sessions import Entry
 from omni_ui.turn import Answer
@@ -107,16 +107,12 @@ def _foot(line: str, buttons: list[str]) -> str:
 
 def _button(what: str, language: Language, index: int, text: str | None = None) -> str:
     """`index`: the question that the button is about. `text`: what it copies."""
-    name = escape(_name_of(what).text(language))
+    name = escape(phrase(f"turn.{what}").text(language))
     copied = "" if text is None else f' data-text="{escape(text)}"'
     return (
         f'<button type="button" class="omni-act" data-omni="{what}" data-index="{index}"{copied}'
         f' aria-label="{name}" title="{name}"></button>'
     )
-
-
-def _name_of(what: str) -> Phrase:
-    return phrase(f"turn.{what}")
 
 
 def _text(said: str) -> Bubble:

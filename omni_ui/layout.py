@@ -33,6 +33,8 @@ class Buttons:
     """This and the next two are not seen: `static/turns.js` presses them for the buttons under the messages."""
     retry: gr.Button
     undo: gr.Button
+    names: gr.Button
+    """Not seen either: `static/composer.js` presses it for the names of the attached files."""
 
 
 def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tuple[Parts, Buttons]:
@@ -71,7 +73,8 @@ def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tu
         turn=gr.Number(visible="hidden"),
     )
     edit, retry, undo = (gr.Button(visible="hidden", elem_id=f"omni-{what}") for what in ("edit", "retry", "undo"))
-    return parts, Buttons(restart, settings, offers, cancel_edit, silence, edit, retry, undo)
+    names = gr.Button(visible="hidden", elem_id="omni-names")
+    return parts, Buttons(restart, settings, offers, cancel_edit, silence, edit, retry, undo, names)
 
 
 def example_texts(examples: tuple[Example, ...]) -> Texts:

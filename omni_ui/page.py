@@ -89,8 +89,9 @@ def styles() -> list[Path]:
 def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:
     """Loading, leaving, beginning anew, settings."""
     light = _light(parts)
-    ask = gr.Button(visible="hidden", elem_id="omni-ask")  # composer.js presses it for the names of the files
-    ask.click(None, [parts.composer], None, js="(value) => { omni.attached(value); omni.draft(value) }", **light)
+    buttons.names.click(
+        None, [parts.composer], None, js="(value) => { omni.attached(value); omni.draft(value) }", **light
+    )
     gr.on([demo.load, parts.timer.tick], chat.look, None, [parts.status, parts.timer, parts.ready], **light)
     panel = [*parts.panel.outputs, parts.talk.note]
     parts.ready.change(chat.fill_panel, [parts.session], panel, js="() => omni.session", **light)

@@ -133,7 +133,7 @@
     if (now !== shape) {
       if (now.length > shape.length) wrappers.at(-1)?.scrollIntoView({ block: "nearest", inline: "end" });
       shape = now;
-      document.querySelector("#omni-ask")?.click();
+      document.querySelector("#omni-names")?.click();
     }
     if (wrappers.length === files.length) wrappers.forEach((wrapper, n) => label(wrapper, files[n]));
   }
