@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from playwright.sync_api import Locator, Route, expect
 
 from omni_backend import MediaPart, ScriptedBackend, TextPart
 from tests.browser import Visit
 from tests.waiting import wait_until
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
 
 
 def previews(page: Visit) -> Locator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -22,10 +21,9 @@ from omni_backend import (
 )
 from omni_backend.base import ReportProgress
 from omni_ui.server import App
-from tests.browser import Visit
+from tests.browser import EXAMPLES, Visit
 from tests.serving import serving
 
-EXAMPLES: Final = Path(__file__).resolve().parent.parent / "assets" / "examples"
 FOREVER: Final = 3600.0
 QUESTION: Final = "What is *this*?\n  And <b>that</b>?"
 MARKDOWN: Final = f"""# Heading

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import ReasoningDelta, ScriptedBackend, TextDelta
+from omni_backend import Capabilities, ReasoningDelta, ScriptedBackend, TextDelta
 from omni_ui.server import App
+from tests import states
 from tests.axe import violations
-from tests.browser import Visit
+from tests.browser import PHONE, Visit
 from tests.states import FOREVER, STATES, failing, loading, noted, say, scripted
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Visit]
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
 LOOKS: dict[str, dict[str, Any]] = {"wide": {"viewport": {"width": 1280, "height": 800}}, "phone": PHONE}
 NARROW: Any = {"width": 320, "height": 780}
 
@@ -49,19 +49,8 @@ CUT = """() => [...document.querySelectorAll("button, summary, label, p, h1, .om
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[ScriptedBackend, App]]:
-    with scripted() as served:
-        yield served
-
-
-@pytest.fixture
-def backend(served: tuple[ScriptedBackend, App]) -> ScriptedBackend:
-    return served[0]
-
-
-@pytest.fixture
-def app(served: tuple[ScriptedBackend, App]) -> App:
-    return served[1]
+def abilities() -> Capabilities:
+    return states.abilities()
 
 
 def settle(page: Visit) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from omni_backend import MediaPart, ScriptedBackend, defaults, phrase
 from omni_backend.media import FrameBudget, MediaLoader
 from omni_ui.server import App
 from tests.axe import violations
-from tests.browser import Visit
-from tests.composer import PHONE
+from tests.browser import PHONE, Visit
 from tests.serving import serving
 from tests.waiting import wait_until
 
@@ -44,20 +43,6 @@ WATCH = """
   };
 """
 LIVE = "streams.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    backend = ScriptedBackend()
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend) as app:
-        yield app
 
 
 @pytest.fixture

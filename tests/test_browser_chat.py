@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,14 +27,15 @@ from omni_backend import (
 from omni_backend.base import ReportProgress
 from omni_backend.scripted import Step
 from omni_ui.server import App
-from tests.browser import Visit
+from tests.browser import EXAMPLES, Visit
 from tests.ear import Ear
+from tests.scripted_app import said
 from tests.serving import serving
+from tests.states import Stuck
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 FOREVER = 3600.0
 Open = Callable[..., Visit]
 
@@ -45,39 +46,24 @@ def tone(seconds: float = 0.25) -> AudioDelta:
     return AudioDelta((0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32), 24_000)
 
 
-def said(backend: ScriptedBackend) -> list[str]:
-    """The conversation of the last request, without the system prompt."""
-    return [message.text for message in backend.requests[-1].messages if message.role != "system"]
-
-
 def words(count: int, pause: float) -> list[Step]:
     return [step for n in range(count) for step in (TextDelta(f"word{n} "), pause)]
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    can = Capabilities(
+def abilities() -> Capabilities:
+    return Capabilities(
         model="scripted",
         engine="a script",
         outputs=frozenset({"text", "audio"}),
         voices=("ethan", "chelsie"),
         max_concurrency=2,
     )
-    backend = ScriptedBackend(capabilities=can)
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
 
 
 @pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend, embedded=True) as app:
-        yield app
-
-
-@pytest.fixture
-def page(app: App, visit: Open) -> Visit:
-    return visit(app.url)
+def embedded() -> bool:
+    return True
 
 
 def test_an_answer_grows_in_the_live_bubble_and_is_kept_once(page: Visit, backend: ScriptedBackend) -> None:
@@ -375,18 +361,8 @@ def test_on_a_phone_everything_fits_and_can_be_touched(
     assert (max(ground[:3]) < 80) == (scheme == "dark")
 
 
-class SlowToLoad(ScriptedBackend):
-    """Loads until it is told to be ready."""
-
-    loaded: threading.Event
-
-    def _load(self, report: ReportProgress) -> Capabilities:
-        self.loaded.wait()
-        return super()._load(report)
-
-
 def test_a_message_sent_while_the_model_loads_is_answered(visit: Open) -> None:
-    loading = SlowToLoad([TextDelta("At last.")])
+    loading = Stuck([TextDelta("At last.")])
     loading.loaded = threading.Event()
     with serving(loading) as app:
         page = visit(app.url, wait=False)

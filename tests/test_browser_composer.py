@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from playwright.sync_api import expect
 from omni_backend import BadMedia, ScriptedBackend, defaults, phrase
 from omni_ui.server import App
 from tests.axe import violations
-from tests.browser import Visit
-from tests.composer import EXAMPLES, PHONE, Gate, button, media, names, previews, recorded, sent, words
+from tests.browser import EXAMPLES, PHONE, Visit
+from tests.composer import Gate, button, media, names, previews, recorded, sent, words
 from tests.serving import serving
 from tests.waiting import wait_until
 
@@ -32,25 +32,6 @@ BASKET = """(files) => {
   return basket;
 }"""
 TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4"}
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    backend = ScriptedBackend()
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend) as app:
-        yield app
-
-
-@pytest.fixture
-def page(app: App, visit: Open) -> Visit:
-    return visit(app.url)
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import ReasoningDelta, ScriptedBackend, TextDelta, phrase
+from omni_backend import Capabilities, ReasoningDelta, ScriptedBackend, TextDelta, phrase
 from omni_ui.server import App
+from tests import states
 from tests.browser import Visit
-from tests.states import FOREVER, STATES, scripted
+from tests.states import FOREVER, STATES
 
 pytestmark = pytest.mark.browser
 
@@ -91,20 +92,19 @@ class Keys:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[ScriptedBackend, App]]:
-    with scripted(embedded=True) as served:
-        yield served
+def abilities() -> Capabilities:
+    return states.abilities()
 
 
-@pytest.fixture
-def backend(served: tuple[ScriptedBackend, App]) -> ScriptedBackend:
-    return served[0]
+@pytest.fixture(scope="module")
+def embedded() -> bool:
+    return True
 
 
 @pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["wide", "phone"])
-def page(served: tuple[ScriptedBackend, App], visit: Open, request: pytest.FixtureRequest) -> Visit:
+def page(app: App, visit: Open, request: pytest.FixtureRequest) -> Visit:
     width, scheme = request.param
-    page = visit(served[1].url, viewport={"width": width, "height": 780}, color_scheme=scheme, reduced_motion="reduce")
+    page = visit(app.url, viewport={"width": width, "height": 780}, color_scheme=scheme, reduced_motion="reduce")
     page.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     return page
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import LANGUAGES, BadMedia, Language, ScriptedBackend, TextDelta, phrase, sentences
+from omni_backend import LANGUAGES, BadMedia, Capabilities, Language, ScriptedBackend, TextDelta, phrase, sentences
 from omni_ui.examples import load_examples
 from omni_ui.layout import TITLE
 from omni_ui.server import App
+from tests import states
 from tests.browser import Visit
 from tests.states import STATES, failing, loading, noted, say, scripted
 
@@ -39,19 +40,8 @@ WORDS = """() => {
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[ScriptedBackend, App]]:
-    with scripted() as served:
-        yield served
-
-
-@pytest.fixture
-def backend(served: tuple[ScriptedBackend, App]) -> ScriptedBackend:
-    return served[0]
-
-
-@pytest.fixture
-def app(served: tuple[ScriptedBackend, App]) -> App:
-    return served[1]
+def abilities() -> Capabilities:
+    return states.abilities()
 
 
 def known(language: Language) -> re.Pattern[str]:

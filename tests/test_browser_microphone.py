@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,9 +12,8 @@ from playwright.sync_api import expect
 
 from omni_backend import MediaPart, ScriptedBackend, phrase
 from omni_ui.server import App
-from tests.browser import Visit
-from tests.composer import EXAMPLES, button, media, previews, recorded, words
-from tests.serving import serving
+from tests.browser import EXAMPLES, Visit
+from tests.composer import button, media, previews, recorded, words
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -30,25 +29,6 @@ GIVEN = """() => {
     return stream;
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    backend = ScriptedBackend()
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend) as app:
-        yield app
-
-
-@pytest.fixture
-def page(app: App, visit: Open) -> Visit:
-    return visit(app.url)
 
 
 def beeps(part: MediaPart) -> tuple[float, float]:

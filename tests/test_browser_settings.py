@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,24 +20,14 @@ OWN = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=1234, rep
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    can = Capabilities(
+def abilities() -> Capabilities:
+    return Capabilities(
         model="scripted",
         engine="a script",
         outputs=frozenset({"text", "audio"}),
         voices=("ethan", "chelsie", "aiden"),
         default_sampling=OWN,
     )
-    backend = ScriptedBackend(capabilities=can)
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend) as app:
-        yield app
 
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])

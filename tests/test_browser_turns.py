@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +11,20 @@ from playwright.sync_api import Locator, expect
 
 from omni_backend import AudioDelta, Capabilities, GenerationFailed, MediaPart, ScriptedBackend, TextDelta, phrase
 from omni_ui.server import App
-from tests.browser import Visit
+from tests.browser import EXAMPLES, Visit
+from tests.scripted_app import said
 from tests.serving import serving
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 FOREVER = 3600.0
 Open = Callable[..., Visit]
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    can = Capabilities(model="scripted", engine="a script", max_concurrency=4)
-    backend = ScriptedBackend(capabilities=can)
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend) as app:
-        yield app
+def abilities() -> Capabilities:
+    return Capabilities(model="scripted", engine="a script", max_concurrency=4)
 
 
 @pytest.fixture
@@ -53,11 +43,6 @@ def talked(page: Visit, backend: ScriptedBackend, turns: int) -> None:
         backend.enqueue(TextDelta(f"answer {number}"))
         page.say(f"question {number}")
         page.finished(answers=number)
-
-
-def said(backend: ScriptedBackend) -> list[str]:
-    """The conversation of the last request, without the system prompt."""
-    return [message.text for message in backend.requests[-1].messages if message.role != "system"]
 
 
 def shown(page: Visit) -> list[str]:

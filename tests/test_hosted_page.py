@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -12,13 +11,12 @@ from playwright.sync_api import Browser, Frame, Route, expect
 
 from omni_backend import AudioDelta, Capabilities, ScriptedBackend, TextDelta
 from omni_ui.server import App
-from tests.browser import Visit
+from tests.browser import EXAMPLES, Visit
 from tests.ear import Ear
 from tests.proxy import proxied
 from tests.serving import serving
 from tests.waiting import wait_until
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 HOST = "https://host.example/"
 PREFIX = "/some/path"
 LOCAL = "local-network-access"  # what a browser asks for here only: the host is no machine of this network
@@ -29,12 +27,8 @@ SOUND = (0.3 * np.sin(2 * np.pi * 440 * np.arange(6000) / 24_000)).astype(np.flo
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    can = Capabilities("scripted", "a script", outputs=frozenset({"text", "audio"}), voices=("ethan",))
-    backend = ScriptedBackend(capabilities=can)
-    backend.wait_until_ready()
-    yield backend
-    backend.close()
+def abilities() -> Capabilities:
+    return Capabilities("scripted", "a script", outputs=frozenset({"text", "audio"}), voices=("ethan",))
 
 
 def speak(backend: ScriptedBackend) -> None:

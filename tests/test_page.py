@@ -29,7 +29,7 @@ from omni_backend import (
     phrase,
 )
 from omni_ui.server import App
-from tests.serving import free_port, serving
+from tests.serving import free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,23 +39,19 @@ SOUND = AudioDelta(np.full(4800, 0.25, np.float32), 24_000)
 
 
 @pytest.fixture(scope="module")
-def backend() -> ScriptedBackend:
-    can = Capabilities(
+def abilities() -> Capabilities:
+    return Capabilities(
         model="scripted",
         engine="a script",
         outputs=frozenset({"text", "audio"}),
         voices=("ethan", "chelsie"),
         max_concurrency=4,
     )
-    return ScriptedBackend(capabilities=can)
 
 
 @pytest.fixture(scope="module")
-def app(backend: ScriptedBackend) -> Iterator[App]:
-    with serving(backend, embedded=True) as app:
-        backend.wait_until_ready()
-        yield app
-    backend.close()
+def embedded() -> bool:
+    return True
 
 
 @contextmanager
