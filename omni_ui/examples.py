@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omni_backend import Language
-from omni_ui.cli import EMBEDDED_CHECKPOINT
+from omni_backend.command_line import EMBEDDED_CHECKPOINT
 
 EXAMPLES_FILE = EMBEDDED_CHECKPOINT.parent / "examples" / "examples.json"
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from omni_backend import Backend, BackendError, defaults, phrase
-from omni_ui.cli import Settings, console_language
+from omni_backend.command_line import console_language
+from omni_ui.cli import Settings
 from omni_ui.examples import load_examples
 from omni_ui.language import translations
 from omni_ui.layout import example_texts, theme

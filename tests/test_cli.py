@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from omni_backend import BACKENDS
-from omni_ui.cli import EMBEDDED_CHECKPOINT, GPU_CHECKPOINT, Settings, parse
+from omni_backend.command_line import EMBEDDED_CHECKPOINT
+from omni_ui.cli import CAPTIONER, Settings, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTRUCT = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
 THINKING = "Qwen/Qwen3-Omni-30B-A3B-Thinking"
+CAPTIONS = "Qwen/Qwen3-Omni-30B-A3B-Captioner"
 
 
 def settings(*argv: str, **env: str) -> Settings:
@@ -41,7 +43,7 @@ def test_without_arguments_and_gpu_the_embedded_checkpoint_speaks() -> None:
 
 def test_with_a_gpu_the_full_model_runs_silent() -> None:
     chosen = parse([], env={}, has_gpu=lambda: True)
-    assert chosen.options.checkpoint == GPU_CHECKPOINT
+    assert chosen.options.checkpoint == INSTRUCT
     assert not chosen.embedded
     assert not chosen.options.generate_audio
 
@@ -73,6 +75,59 @@ def test_the_command_lines_of_the_guide(line: str, checkpoint: str, speech: bool
     )
     if "--use-transformers" in line:
         assert chosen.backend == "transformers"
+
+
+@pytest.mark.parametrize("flags", ["", "--use-transformers", "--use-transformers --flash-attn2"])
+def test_the_captioners_command_lines_of_the_guide(flags: str) -> None:
+    chosen = parse(["-c", CAPTIONS, *flags.split()], CAPTIONER, env={}, has_gpu=lambda: False)
+    assert chosen.options.checkpoint == CAPTIONS
+    assert chosen.options.flash_attn2 == ("--flash-attn2" in flags)
+    assert (chosen.server_name, chosen.server_port) == ("127.0.0.1", 8902)
+
+
+def test_the_captioners_defaults() -> None:
+    assert parse([], CAPTIONER, env={}, has_gpu=lambda: True).options.checkpoint == CAPTIONS
+    small = parse([], CAPTIONER, env={}, has_gpu=lambda: False)
+    assert small.embedded
+    assert small.options.checkpoint == str(EMBEDDED_CHECKPOINT)
+    assert not small.options.generate_audio
+
+
+def test_the_captioner_takes_the_chats_flags_and_variables_and_never_speaks() -> None:
+    flags = ("--generate-audio", "--backend", "transformers", "--share", "--inbrowser", "--server-name", "::1")
+    variables = {
+        "OMNI_GENERATE_AUDIO": "1",
+        "OMNI_BACKEND": "transformers",
+        "OMNI_SHARE": "1",
+        "OMNI_INBROWSER": "1",
+        "OMNI_SERVER_NAME": "::1",
+    }
+    chosen = parse(flags, CAPTIONER, env={}, has_gpu=lambda: False)
+    assert chosen == parse([], CAPTIONER, env=variables, has_gpu=lambda: False)
+    assert not chosen.options.generate_audio
+    assert (chosen.share, chosen.inbrowser, chosen.server_name) == (True, True, "::1")
+
+
+def test_where_jobs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def jobs(*argv: str, **env: str) -> Path | None:
+        return parse(argv, CAPTIONER, env=env, has_gpu=lambda: False).jobs_dir
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("omni_ui.cli.SPACES_DATA", tmp_path / "absent")
+    kept = tmp_path / ".local" / "share" / "qwen3-omni-captions"
+    assert jobs() == jobs(SPACE_ID="someone/captions") == kept
+    assert jobs(XDG_DATA_HOME=str(tmp_path / "data")) == tmp_path / "data" / "qwen3-omni-captions"
+    assert jobs("--jobs-dir", "~/here", OMNI_JOBS_DIR="/there") == tmp_path / "here"
+    assert jobs(OMNI_JOBS_DIR="/there") == Path("/there")
+
+    monkeypatch.setattr("omni_ui.cli.SPACES_DATA", tmp_path)
+    assert jobs(SPACE_ID="someone/captions") == tmp_path / "qwen3-omni-captions"
+    assert jobs() == kept
+
+
+def test_the_chat_keeps_no_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert settings(OMNI_JOBS_DIR="/there").jobs_dir is None
+    assert "--jobs-dir" in refusal(capsys, "--jobs-dir", "there")
 
 
 def test_every_flag_has_its_variable() -> None:
@@ -160,7 +215,7 @@ def test_auto_takes_an_engine_that_is_installed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_auto_takes_vllm_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("omni_ui.cli.find_spec", lambda module: module)
+    monkeypatch.setattr("omni_backend.command_line.find_spec", lambda module: module)
     assert settings().backend == "transformers"
     assert parse([], env={}, has_gpu=lambda: True).backend == "vllm"
     assert parse(["--use-transformers"], env={}, has_gpu=lambda: True).backend == "transformers"
@@ -250,8 +305,17 @@ def test_refusals_follow_the_terminals_language(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("language", ["en_GB.UTF-8", "zh_CN.UTF-8"])
-def test_help_comes_in_groups_with_examples_and_without_an_engine(language: str) -> None:
-    script = "import sys, app\ntry:\n app.main(['--help'])\nexcept SystemExit as end:\n assert not end.code\n"
+@pytest.mark.parametrize(
+    ("program", "example"),
+    [
+        ("app", "python app.py -c Qwen/Qwen3-Omni-30B-A3B-Instruct --use-transformers --generate-audio"),
+        ("app_captioner", "python app_captioner.py -c Qwen/Qwen3-Omni-30B-A3B-Captioner --use-transformers"),
+    ],
+)
+def test_help_comes_in_groups_with_examples_and_without_an_engine(program: str, example: str, language: str) -> None:
+    script = (
+        f"import sys, {program}\ntry:\n {program}.main(['--help'])\nexcept SystemExit as end:\n assert not end.code\n"
+    )
     check = "assert not {'torch', 'transformers', 'gradio'} & set(sys.modules), 'too much was imported'"
     done = subprocess.run(
         [sys.executable, "-c", script + check],
@@ -266,5 +330,7 @@ def test_help_comes_in_groups_with_examples_and_without_an_engine(language: str)
     zh = language.startswith("zh")
     for key in ("cli.group_model", "cli.group_engine", "cli.group_server"):
         assert phrase(key).text("zh" if zh else "en") in done.stdout
-    assert "python app.py -c Qwen/Qwen3-Omni-30B-A3B-Instruct --use-transformers --generate-audio" in done.stdout
-    assert "OMNI_CHECKPOINT_PATH" in done.stdout
+    assert example in done.stdout
+    for variable in ("OMNI_CHECKPOINT_PATH", "OMNI_MODEL", "GRADIO_SERVER_PORT"):
+        assert variable in done.stdout
+    assert ("OMNI_JOBS_DIR" in done.stdout) == (program == "app_captioner")
