@@ -262,6 +262,7 @@ def _check(request: ChatRequest, can: Capabilities) -> None:
         raise UnsupportedRequest(can.missing_outputs.get(modality) or phrase("request.no_output", modality=modality))
     if request.voice is not None and "audio" in request.modalities and request.voice not in can.voices:
         raise UnsupportedRequest(phrase("request.no_voice", voice=request.voice, voices=", ".join(can.voices)))
+    _check_answer_prefix(request, can)
     if not request.messages or request.messages[-1].role != "user":
         raise UnsupportedRequest(phrase("request.no_user_turn"))
     for message in request.messages:
@@ -271,6 +272,17 @@ def _check(request: ChatRequest, can: Capabilities) -> None:
         raise UnsupportedRequest(phrase("request.one_recording"))
     if not last.text.strip() and not any(isinstance(part, MediaPart) for part in last.content):
         raise UnsupportedRequest(phrase("request.empty"))
+
+
+def _check_answer_prefix(request: ChatRequest, can: Capabilities) -> None:
+    if not request.answer_prefix:
+        return
+    if can.no_answer_prefix is not None:
+        raise UnsupportedRequest(can.no_answer_prefix)
+    if "audio" in request.modalities:
+        raise UnsupportedRequest(phrase("request.spoken_prefix"))
+    if len(request.answer_prefix) > defaults.ANSWER_PREFIX_CHARACTERS:
+        raise UnsupportedRequest(phrase("request.long_prefix", limit=defaults.ANSWER_PREFIX_CHARACTERS))
 
 
 def _check_media(message: Message, can: Capabilities) -> None:

@@ -48,5 +48,7 @@ class Capabilities:
     default_sampling: SamplingParams = field(default_factory=SamplingParams)
     missing_sampling: dict[SamplingName, Phrase] = field(default_factory=dict)
     """What of SamplingParams the engine cannot be told."""
+    no_answer_prefix: Phrase | None = None
+    """Why answers cannot be begun for the model (`ChatRequest.answer_prefix`); None: they can."""
     max_concurrency: int = 1
     """How many requests are answered at the same time; more than that wait their turn."""

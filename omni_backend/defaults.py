@@ -35,6 +35,8 @@ VIDEO_FPS: Final = 2.0  # frames a second that the model was trained on, qwen-om
 VIDEO_MAX_FRAMES: Final = 768  # qwen-omni-utils' FPS_MAX_FRAMES
 VIDEO_CONTEXT_SHARE: Final = 0.5  # of the context that one film may take
 
+ANSWER_PREFIX_CHARACTERS: Final = 1000  # an opening, not an answer
+
 MAX_WAITING: Final = 32  # requests that wait for their turn; more are told to come back
 
 DECODERS: Final = 2  # requests of one engine that have their media decoded at the same time
@@ -42,6 +44,8 @@ DECODERS: Final = 2  # requests of one engine that have their media decoded at t
 # Fetching of http(s) media.
 URL_TIMEOUT_SECONDS: Final = 30.0
 MEDIA_CACHE_BYTES: Final = 512 * 1024**2  # decoded media kept for later turns
+ENCODED_CACHE_BYTES: Final = 256 * 1024**2  # and as the files that a server is sent again with every turn
+SINGLE_TURN_CACHE_BYTES: Final = 16 * 1024**2  # of each of the two where nobody asks a second time
 
 # Prompts that the Transformers engine keeps for the next turn of a chat.
 PREFIX_CACHES: Final = 4
@@ -54,6 +58,7 @@ MAX_NUM_SEQS: Final = 32  # at most; fewer where the KV cache would be short
 MAX_NUM_SEQS_CPU: Final = 8
 FILES_PER_CONVERSATION: Final = 256  # of each kind; the context is full long before
 MM_CACHE_GB: Final = 4.0  # processed media kept for later turns; vLLM's own default
+SINGLE_TURN_MM_CACHE_GB: Final = 0.0  # none where nobody asks again: vLLM fails on a file larger than a small cache
 ENGINE_SEED: Final = 1234  # the model card's
 VLLM_ENVIRONMENT: Final = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork would copy the page's threads half-way

@@ -8,7 +8,8 @@ from typing import Any
 from omni_backend import defaults
 from omni_backend.checkpoint import Checkpoint
 from omni_backend.media import FrameBudget, MediaLoader
-from omni_backend.prompt import Prompt, build_prompt
+from omni_backend.prompt import Prompt, build_prompt, plain
+from omni_backend.text_stream import begin_answer
 from omni_backend.torchvision_ops import define_missing_ops
 from omni_backend.types import ChatRequest
 
@@ -27,10 +28,13 @@ class Processing:
     """The tokenizer's special tokens, which mark turns and media."""
 
     def prompt(self, request: ChatRequest, media: MediaLoader) -> tuple[Prompt, str]:
-        """The conversation laid out, and as the text of the checkpoint's chat template. Blocking. Raises BadMedia."""
+        """The conversation laid out, and as the chat template's text with the beginning of the answer.
+
+        Blocking. Raises BadMedia.
+        """
         prompt = build_prompt(request, media, self.budget, patch_size=self.patch_size, reserved=self.reserved_tokens)
         text = self.processor.apply_chat_template(prompt.chat, add_generation_prompt=True, tokenize=False)
-        return prompt, text
+        return prompt, begin_answer(text, plain(request.answer_prefix, self.reserved_tokens))
 
 
 def load_processing(checkpoint: Checkpoint, context_tokens: int) -> Processing:

@@ -2,7 +2,7 @@
 
 A Thinking checkpoint either writes `<think>` itself or its chat template has already written it, so that the
 answer begins in mid-thought; `starts_inside` says which. Only a `<think>` before any other text counts: later
-ones are the answer's own words.
+ones are the answer's own words. So are all where `answer_begun`: the first words stood in the prompt already.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ THINK_END: Final = "</think>"
 class ReasoningSplitter:
     """Feed text as it comes, get deltas back; the result does not depend on where the text was cut."""
 
-    def __init__(self, *, starts_inside: bool = False) -> None:
+    def __init__(self, *, starts_inside: bool = False, answer_begun: bool = False) -> None:
         self._inside = starts_inside
-        self._at_start = not starts_inside
+        self._at_start = not starts_inside and not answer_begun
         self._trim = starts_inside
         self._held = ""
 

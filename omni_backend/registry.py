@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, cast
 
+from omni_backend import defaults
 from omni_backend.base import Backend
 from omni_backend.catalogue import phrase
 from omni_backend.errors import BackendUnavailable
@@ -24,6 +25,8 @@ class BackendOptions:
     """Load the talker and code2wav, so that answers can be spoken."""
     upload_roots: tuple[Path, ...] = ()
     """Folders in which media paths and `file://` URLs must lie; empty: anywhere (a script of one's own)."""
+    single_turn: bool = False
+    """Nobody asks a second time about the same media: nothing is kept for later turns."""
 
     # What only some engines read; BackendSpec.options says which. None: the engine chooses.
     flash_attn2: bool = False
@@ -45,6 +48,21 @@ class BackendOptions:
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
     """Which of the server's models to use."""
+
+    @property
+    def media_cache_bytes(self) -> int:
+        """Of decoded media to keep."""
+        return defaults.SINGLE_TURN_CACHE_BYTES if self.single_turn else defaults.MEDIA_CACHE_BYTES
+
+    @property
+    def encoded_cache_bytes(self) -> int:
+        """Of media encoded for a server to keep."""
+        return defaults.SINGLE_TURN_CACHE_BYTES if self.single_turn else defaults.ENCODED_CACHE_BYTES
+
+    @property
+    def mm_cache_gb(self) -> float:
+        """GiB of media processed by vLLM to keep."""
+        return defaults.SINGLE_TURN_MM_CACHE_GB if self.single_turn else defaults.MM_CACHE_GB
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,8 @@ class ServerBackend(Backend):
         self._silence_seconds = silence_seconds
         self._threads: ThreadPoolExecutor | None = None
         self._loop: OwnLoop | None = None
-        self._media = MediaLoader(roots=options.upload_roots)
-        self._encoder = MediaEncoder()
+        self._media = MediaLoader(roots=options.upload_roots, cache_bytes=options.media_cache_bytes)
+        self._encoder = MediaEncoder(options.encoded_cache_bytes)
         self._connection: Connection | None = None
 
     @property
@@ -104,7 +104,7 @@ class ServerBackend(Backend):
         self._loop = OwnLoop("omni-server")
         self._connection = connection = self._wait(self._loop.submit(self._connect(address, report)))
         limits = Limits(context_tokens=connection.facts.context_tokens)
-        self._media = MediaLoader(limits, roots=self._options.upload_roots)
+        self._media = MediaLoader(limits, roots=self._options.upload_roots, cache_bytes=self._options.media_cache_bytes)
         return _capabilities(connection.facts, limits, _checkpoint(self._options, connection.facts.listing))
 
     def _wait(self, work: Future[Connection]) -> Connection:

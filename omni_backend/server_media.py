@@ -29,9 +29,6 @@ from omni_backend.server_sound import wav
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CACHE_BYTES: Final = 256 * 1024**2
-"""Of encoded media kept for later turns, which send the whole conversation again."""
-
 _ENDINGS: Final = {"image/png": ".png", "audio/wav": ".wav", "video/mp4": ".mp4", "video/quicktime": ".mov"}
 
 Mime = Literal["image/png", "audio/wav", "video/mp4", "video/quicktime"]
@@ -40,7 +37,7 @@ Mime = Literal["image/png", "audio/wav", "video/mp4", "video/quicktime"]
 class MediaEncoder:
     """Encodes media once for each content. Blocking; safe to use from several threads."""
 
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, cache_bytes: int = defaults.ENCODED_CACHE_BYTES) -> None:
         self._cache = Cache(cache_bytes)
 
     def image(self, image: Image) -> bytes:

@@ -74,7 +74,7 @@ class Answer:
         for notice in prompt.notices:
             self._emit(notice)
         self._inputs = loaded.processor(text=text, return_tensors="pt", **processor_kwargs(prompt, loaded.processor))
-        self._text = TextStream(loaded.processor.tokenizer, text)
+        self._text = TextStream(loaded.processor.tokenizer, text, self._request.answer_prefix)
         self._prompt_tokens = self._inputs["input_ids"].shape[1]
         limit = loaded.checkpoint.context_tokens
         if self._prompt_tokens >= limit:

@@ -45,7 +45,7 @@ class TransformersBackend(Backend):
         self._running: set[threading.Event] = set()
         self._loaded: LoadedModel | None = None
         self._prefixes: PrefixPool | None = None
-        self._media = MediaLoader(roots=options.upload_roots)
+        self._media = MediaLoader(roots=options.upload_roots, cache_bytes=options.media_cache_bytes)
 
     @property
     def loaded(self) -> LoadedModel:
@@ -65,8 +65,12 @@ class TransformersBackend(Backend):
         from omni_backend.transformers_prefix import PrefixPool
 
         self._loaded = loaded = load_model(self._options, report)
-        self._prefixes = PrefixPool(loaded.model.thinker.config.text_config)
-        remember_files(loaded.processor)
+        text_config = loaded.model.thinker.config.text_config
+        if self._options.single_turn:
+            self._prefixes = PrefixPool(text_config, caches=0)
+        else:
+            self._prefixes = PrefixPool(text_config)
+            remember_files(loaded.processor)
         can = capabilities_of(
             loaded.checkpoint,
             engine=_describe(loaded),
@@ -75,7 +79,9 @@ class TransformersBackend(Backend):
             max_concurrency=1,
             notices=loaded.notices,
         )
-        self._media = MediaLoader(can.limits, roots=self._options.upload_roots)
+        self._media = MediaLoader(
+            can.limits, roots=self._options.upload_roots, cache_bytes=self._options.media_cache_bytes
+        )
         return can
 
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:

@@ -93,6 +93,9 @@ class ChatRequest:
     """None: the checkpoint's first voice."""
     use_audio_in_video: bool = True
     """Whether the model hears the sound tracks of films; one value for the whole conversation."""
+    answer_prefix: str = ""
+    """How the answer begins: words that the model continues as if it had written them itself. Not repeated in the
+    stream. A checkpoint that thinks first answers without a thought then: its answer has already begun."""
 
 
 @dataclass(frozen=True, slots=True)

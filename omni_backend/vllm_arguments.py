@@ -46,7 +46,7 @@ def engine_arguments(options: BackendOptions, checkpoint: Checkpoint, machine: M
         "tensor_parallel_size": parallel,
         "limit_mm_per_prompt": dict.fromkeys(("image", "audio", "video"), defaults.FILES_PER_CONVERSATION),
         "enable_prefix_caching": True,
-        "mm_processor_cache_gb": defaults.MM_CACHE_GB,
+        "mm_processor_cache_gb": options.mm_cache_gb,
         "seed": defaults.ENGINE_SEED,
     }
     if machine.gpus:

@@ -98,7 +98,7 @@ class VllmBackend(Backend):
             max_concurrency=plan.max_num_seqs,
             no_speech=plan.no_speech,
         )
-        media = MediaLoader(can.limits, roots=self._options.upload_roots)
+        media = MediaLoader(can.limits, roots=self._options.upload_roots, cache_bytes=self._options.media_cache_bytes)
         self._loaded = Loaded(checkpoint, processing, engine, loop, media)
         return can
 
@@ -110,6 +110,7 @@ class VllmBackend(Backend):
         inputs, notices = await home.run_in_executor(self._decoders, _prepare, loaded, request)
         for notice in notices:
             yield notice
+        tokenizer = loaded.processing.processor.tokenizer
         voice = request.voice or loaded.checkpoint.voices[0] if "audio" in request.modalities else None
         source = loaded.engine.generate(
             inputs,
@@ -119,7 +120,7 @@ class VllmBackend(Backend):
             request_id=f"omni-{next(self._numbers)}",
         )
         async with aclosing(loaded.loop.iterate(source)) as outputs:
-            answer = _Answer(TextStream(loaded.processing.processor.tokenizer, inputs.text))
+            answer = _Answer(TextStream(tokenizer, inputs.text, request.answer_prefix))
             async for output in outputs:
                 for event in answer.take(output):
                     yield event

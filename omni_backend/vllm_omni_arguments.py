@@ -76,7 +76,7 @@ def omni_plan(options: BackendOptions, checkpoint: Checkpoint, machine: Machine)
     stages[0] |= {
         "max_model_len": length,
         "limit_mm_per_prompt": dict.fromkeys(("image", "audio", "video"), defaults.FILES_PER_CONVERSATION),
-        "mm_processor_cache_gb": defaults.MM_CACHE_GB,
+        "mm_processor_cache_gb": options.mm_cache_gb,
     }
     config = _talker_config(checkpoint.folder)
     # The talker reads the prompt and then its own frames.
