@@ -57,10 +57,12 @@ class Purpose:
     """The default on machines with a GPU."""
     speaks: bool
     """Whether answers may be spoken."""
+    single_turn: bool
+    """Whether each request stands alone, so that no media are kept for a next one."""
 
 
-CONVERSATION: Final = Purpose("Qwen/Qwen3-Omni-30B-A3B-Instruct", speaks=True)
-CAPTIONS: Final = Purpose("Qwen/Qwen3-Omni-30B-A3B-Captioner", speaks=False)
+CONVERSATION: Final = Purpose("Qwen/Qwen3-Omni-30B-A3B-Instruct", speaks=True, single_turn=False)
+CAPTIONS: Final = Purpose("Qwen/Qwen3-Omni-30B-A3B-Captioner", speaks=False, single_turn=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,7 @@ def read_engine(
     options = BackendOptions(
         checkpoint=checkpoint or "",
         generate_audio=speech and purpose.speaks,
+        single_turn=purpose.single_turn,
         **_engine_options(args, read, backend),
     )
     return Engine(options, backend, embedded)

@@ -91,6 +91,8 @@ def test_the_captioners_defaults() -> None:
     assert small.embedded
     assert small.options.checkpoint == str(EMBEDDED_CHECKPOINT)
     assert not small.options.generate_audio
+    assert small.options.single_turn
+    assert not settings().options.single_turn
 
 
 def test_the_captioner_takes_the_chats_flags_and_variables_and_never_speaks() -> None:
