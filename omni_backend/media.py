@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -109,6 +109,16 @@ class MediaLoader:
             lambda sound: sound.nbytes,
         )
 
+    def sound(self, part: MediaPart) -> Iterator[NDArray[np.float32]]:
+        """The same sound as `audio` in pieces of some seconds at most, decoded while it is read; nothing is kept.
+
+        Memory does not grow with its length. Raises BadMedia, at any piece.
+        """
+        source = self._find(part)
+        if self._look(source, "audio").type == "image":
+            raise bad_media("not_audio", source.name)
+        return _safe_iterator(source, self._sound(source))
+
     def video(self, part: MediaPart, *, fps: float, budget: FrameBudget) -> Video:
         """The film, `fps` frames a second, resized to fit `budget`, and its sound. Raises BadMedia.
 
@@ -160,21 +170,33 @@ class MediaLoader:
         return cast("Image.Image", fetch_image({"image": image}, image_patch_size=patch_size))
 
     def _decode_audio(self, source: Source) -> NDArray[np.float32]:
+        waveform = np.concatenate(list(self._sound(source)))
+        waveform.flags.writeable = False
+        return waveform
+
+    def _sound(self, source: Source) -> Iterator[NDArray[np.float32]]:
+        """The sound, piece by piece. Raises BadMedia for a file without any and for one that is too damaged."""
         from av import AudioFrame
 
         track = SoundTrack(source.name, None, self._limits.audio_seconds)
+        some = False
         with opened(source) as container:
             _, audio = streams(container, source, self._limits.image_pixels)
+            if audio is None:
+                raise bad_media("no_sound", source.name)
             decoding = Decoding(container, audio)
             for frame in decoding:
                 assert isinstance(frame, AudioFrame)
                 track.add(frame)
-        waveform = track.finish()
+                for block in track.take():
+                    some = some or block.size > 0
+                    yield block
+        rest = track.finish()
         if decoding.damaged and track.seconds < _LEAST_SECONDS:
             raise bad_media("broken", source.name)
-        if waveform.size == 0:
+        if rest.size == 0 and not some:
             raise bad_media("no_sound", source.name)
-        return waveform
+        yield rest
 
     def _decode_video(self, source: Source, fps: float, budget: FrameBudget) -> Video:
         from av import VideoFrame
@@ -236,6 +258,12 @@ def _safely(source: Source, read: Callable[[], T]) -> T:
     except Exception as error:
         logger.warning("%s could not be read", source.name, exc_info=True)
         raise bad_media("broken", source.name, detail=repr(error)) from error
+
+
+def _safe_iterator(source: Source, pieces: Iterator[T]) -> Iterator[T]:
+    """The same pieces; what fails at any of them is said as `_safely` does."""
+    while (piece := _safely(source, lambda: next(pieces, None))) is not None:
+        yield piece
 
 
 def _is_gif(source: Source) -> bool:

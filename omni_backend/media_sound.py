@@ -18,6 +18,8 @@ RATE: Final = defaults.SAMPLE_RATE_IN
 BLOCK: Final = 160  # samples; engines pad to it differently (10 ms, one mel step), so it is done before them
 GRACE: Final = 1.01  # a recording cut to the limit lasts a little longer
 _GAP: Final = 0.1  # seconds without sound that are filled in; less is the rounding of time stamps
+_SILENCE: Final = np.zeros(RATE, np.float32)
+_SILENCE.flags.writeable = False
 
 
 class SoundTrack:
@@ -57,11 +59,16 @@ class SoundTrack:
         for piece in self._resampler.resample(frame):
             self._keep(piece)
 
+    def take(self) -> list[NDArray[np.float32]]:
+        """What has come since the last call, in pieces; it is not kept, so that a sound of any length fits."""
+        blocks, self._blocks = self._blocks, []
+        return blocks
+
     def finish(self) -> NDArray[np.float32]:
-        """The waveform, zero-padded to a multiple of 160 samples; empty when there was none."""
+        """What was not taken, zero-padded so that the whole is a multiple of 160 samples; empty when there is none."""
         self._drain()
         self._append(np.zeros(-self._made % BLOCK, np.float32))
-        waveform = np.concatenate([np.zeros(0, np.float32), *self._blocks])
+        waveform = np.concatenate([np.zeros(0, np.float32), *self.take()])
         waveform.flags.writeable = False
         return waveform
 
@@ -84,7 +91,7 @@ class SoundTrack:
         elif at - self._clock > (0 if fresh else _GAP):
             self._check(at)
             self._drain()
-            self._append(np.zeros(max(0, round(at * RATE) - self._made), np.float32))
+            self._append_silence(round(at * RATE) - self._made)
             self._clock = at
 
     def _drain(self) -> None:
@@ -103,6 +110,12 @@ class SoundTrack:
     def _append(self, samples: NDArray[np.float32]) -> None:
         self._blocks.append(samples)
         self._made += samples.size
+
+    def _append_silence(self, samples: int) -> None:
+        """In pieces that share their memory: a gap may be as long as the longest sound."""
+        while samples > 0:
+            self._append(_SILENCE[:samples])
+            samples -= _SILENCE.size
 
     def _check(self, seconds: float) -> None:
         if seconds > self._max_seconds * GRACE:

@@ -117,6 +117,36 @@ def test_gaps_in_a_sound_are_filled_with_silence() -> None:
     assert loud.tolist() == [True] * 10 + [False] * 10 + [True] * 5
 
 
+def test_what_was_taken_of_a_sound_is_not_kept() -> None:
+    track = SoundTrack("x", None, 10_000.0)
+    track.add(sound_frame(0.0, 0.5))
+    first = np.concatenate(track.take())
+    track.add(sound_frame(7_200.0, 0.505))  # the gap's two hours take no memory
+    pieces = track.take()
+    assert max(piece.size for piece in pieces) <= 16_000
+    rest = track.finish()
+    sizes = [first.size, sum(piece.size for piece in pieces), rest.size]
+    assert sum(sizes) == 7_200.51 * 16_000
+    assert track.take() == []
+
+
+@pytest.mark.parametrize("kind", made.SOUNDS)
+def test_a_sound_piece_by_piece_is_the_same_sound(kind: str, give: Give, loader: MediaLoader) -> None:
+    part = give("audio", made.sound_file(kind, seconds=3.3), f"tone.{kind.split('-')[0]}")
+    pieces = list(loader.sound(part))
+    assert len(pieces) > 1
+    assert np.array_equal(np.concatenate(pieces), loader.audio(part))
+
+
+def test_what_is_no_sound_is_said_when_its_pieces_are_read(give: Give, loader: MediaLoader) -> None:
+    silent = give("audio", made.film_file(hertz=None), "silent.mp4")
+    assert refusal(lambda: list(loader.sound(silent))).text() == "silent.mp4 holds no sound."
+    picture = give("audio", made.image_file(), "picture.png")
+    assert refusal(lambda: list(loader.sound(picture))).phrase.key == "media.not_audio"
+    text = give("audio", b"this is no sound at all", "text.wav")
+    assert refusal(lambda: list(loader.sound(text))).phrase.key == "media.unknown"
+
+
 def test_values_that_are_no_numbers_become_silence() -> None:
     track = SoundTrack("x", None, 10.0)
     frame = sound_frame(0.0, 1.0, rate=16_000)
