@@ -1,79 +1,30 @@
-"""Starts and ends the app: the page first, the engine behind it."""
+"""The chat page as a server."""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
-import signal
-import sys
-import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from omni_backend import Backend, BackendError, defaults, phrase
-from omni_backend.command_line import console_language
+from omni_backend import defaults
 from omni_ui.cli import Settings
 from omni_ui.examples import load_examples
+from omni_ui.host import Host, MakeBackend, Page, run
 from omni_ui.language import translations
-from omni_ui.layout import example_texts, theme
+from omni_ui.layout import example_texts
 from omni_ui.page import build_demo, head, styles
 from omni_ui.speech import SpeechDesk
 from omni_ui.store import SessionStore
 
-QUEUE_SIZE: Final = 64
-CLOSE_SECONDS: Final = 1.0
-"""How long closing waits for the engine: one that is still loading cannot be interrupted."""
 
-LOOK_SECONDS: Final = 0.5
-"""Between two looks for a signal to end."""
+class App(Host):
+    """The running chat page."""
 
-MakeBackend = Callable[[tuple[Path, ...]], Backend]
-"""Takes the folders in which uploaded files lie, gives the engine, not yet started."""
+    sessions: SessionStore
 
-
-class App:
-    """The running app: a server with the page, and the engine that loads behind it."""
-
-    def __init__(self, make_backend: MakeBackend, settings: Settings) -> None:
-        """Opens the port and begins to load. Raises BackendError (no such engine) and OSError (port taken)."""
-        # Gradio sums up all past events after each one, for a page that is switched off here.
-        os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(sys.maxsize))
-        self._work = tempfile.TemporaryDirectory(prefix="omni-", ignore_cleanup_errors=True)
-        # Gradio has no other way to be told where uploads go.
-        self._gradio_folder = os.environ.get("GRADIO_TEMP_DIR")
-        root = Path(self._work.name).resolve()
-        os.environ["GRADIO_TEMP_DIR"] = str(root)
-        try:
-            self.backend = make_backend((root,))
-            self.sessions = SessionStore(root / "sessions", uploads=root)
-            self._launch(settings, root)
-        except BaseException:
-            self._tidy()
-            raise
-        self.sessions.start()
-        self.backend.start()  # only now: importing torch would keep the page from answering
-
-    @property
-    def url(self) -> str:
-        """Where the page is."""
-        return str(self._demo.local_url)
-
-    def close(self) -> None:
-        """Ends all answers and the server, and deletes all files. The engine is its owner's to close."""
-        self.sessions.close()
-        # Gradio's event streams would wait ten seconds for news; cut them, without a traceback for each.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._demo.close(verbose=False)
-        self._tidy()
-
-    def _launch(self, settings: Settings, root: Path) -> None:
-        _spare_the_proxy(settings.server_name)
+    def _build(self, settings: Settings, root: Path) -> Page:
+        self.sessions = SessionStore(root / "sessions", uploads=root)
         desk = SpeechDesk()
         examples = load_examples() if settings.embedded else ()
-        self._demo = build_demo(
+        demo = build_demo(
             self.backend,
             self.sessions,
             desk,
@@ -82,71 +33,26 @@ class App:
             examples=examples,
             files=root / "examples",
         )
-        self._demo.queue(max_size=QUEUE_SIZE, api_open=True, default_concurrency_limit=None)
-        self._demo.launch(
-            server_name=settings.server_name,
-            server_port=settings.server_port,
-            share=settings.share,
-            inbrowser=settings.inbrowser,
-            prevent_thread_lock=True,
-            quiet=True,
-            show_error=False,
-            run_history=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            footer_links=["api"],
-            max_file_size=defaults.FILE_BYTES,
-            app_kwargs={"routes": [desk.route()]},
-            i18n=translations(example_texts(examples)),
-            theme=theme(),
-            css_paths=styles(),
+        return Page(
+            demo=demo,
+            routes=(desk.route(),),
+            texts=translations(example_texts(examples)),
+            styles=styles(),
             head=head(defaults.FILE_BYTES),
+            file_bytes=defaults.FILE_BYTES,
         )
-        if self._demo.server is not None:
-            self._demo.server.config.timeout_graceful_shutdown = 0
 
-    def _tidy(self) -> None:
-        if self._gradio_folder is None:
-            os.environ.pop("GRADIO_TEMP_DIR", None)
-        else:
-            os.environ["GRADIO_TEMP_DIR"] = self._gradio_folder
-        self._work.cleanup()
+    def _begin(self) -> None:
+        self.sessions.start()
 
-
-def _spare_the_proxy(server_name: str) -> None:
-    """Gradio asks its own server whether it is up; a proxy of the environment could not answer that."""
-    for variable in ("no_proxy", "NO_PROXY"):
-        spared = [os.environ.get(variable, ""), "127.0.0.1", "localhost", server_name]
-        os.environ[variable] = ",".join(host for host in spared if host)
+    def end(self) -> None:
+        """Ends all answers and forgets the conversations."""
+        self.sessions.close()
 
 
 def serve(make_backend: MakeBackend, settings: Settings) -> int:
-    """Runs the app until Ctrl+C or SIGTERM; the process's exit status."""
-    language = console_language(os.environ)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        app = App(make_backend, settings)
-    except BackendError as problem:
-        print(problem.text(language), file=sys.stderr)
-        return 1
-    except OSError:
-        taken = phrase("cli.port_taken", name=settings.server_name, port=settings.server_port)
-        print(taken.text(language), file=sys.stderr)
-        return 1
-    print(phrase("cli.started", url=app.url).text(language), flush=True)
-    while not stop.wait(LOOK_SECONDS):
-        pass  # a signal that reached another thread is seen only when this one wakes
-    print(phrase("cli.closing").text(language), flush=True)
-    app.sessions.close()
-    engine = threading.Thread(target=app.backend.close, name="omni-close", daemon=True)
-    engine.start()
-    app.close()
-    engine.join(CLOSE_SECONDS)
-    for process in multiprocessing.active_children():
-        process.kill()  # of an engine that was still loading; it would live on by itself
-    return 0
+    """Runs the page until Ctrl+C or SIGTERM; the process's exit status."""
+    return run(App, make_backend, settings)
 
 
 __all__ = ["App", "MakeBackend", "serve"]
