@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omni_ui.limits import TOUCH_SECONDS, UNSENT_SECONDS
-from omni_ui.uploads import is_upload
+from omni_ui.uploads import is_upload, link_or_copy
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class SessionFiles:
                 return upload
 
             def bring(target: Path) -> Path | None:
-                return upload if _link_or_copy(upload, target) and is_upload(upload, self._uploads) else None
+                return upload if link_or_copy(upload, target) and is_upload(upload, self._uploads) else None
 
             return self._add(upload.name, bring)
 
@@ -138,18 +138,6 @@ class SessionFiles:
             if with_original and file.original and file.original.samefile(path) and path.stat().st_nlink == 2:
                 file.original.unlink()
         shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _link_or_copy(source: Path, target: Path) -> bool:
-    """Whether it is a link. Raises OSError when `source` is gone or cannot be read."""
-    try:
-        os.link(source, target)
-        return True
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
-        return False
 
 
 __all__ = ["SessionFiles"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -38,6 +40,21 @@ def trim_uploads(uploads: Path, limit: int, *, since: float, empty_before: float
             total -= size
 
 
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Gives a file a second name; whether it is a link and no copy.
+
+    Raises OSError when `source` is gone or cannot be read.
+    """
+    try:
+        os.link(source, target)
+        return True
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+        return False
+
+
 def _loose_files(folder: Path, since: float) -> list[tuple[float, int, Path]]:
     """Date, size and path of what nobody links to."""
     files = [(path, path.stat()) for path in folder.iterdir()]
@@ -46,4 +63,4 @@ def _loose_files(folder: Path, since: float) -> list[tuple[float, int, Path]]:
     ]
 
 
-__all__ = ["is_upload", "trim_uploads"]
+__all__ = ["is_upload", "link_or_copy", "trim_uploads"]
