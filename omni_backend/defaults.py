@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from omni_backend.types import MediaType, SamplingParams
+from omni_backend.types import MediaType, SamplingName, SamplingParams
 
 # The checkpoint's own recommendations, from the model's cookbooks and generation settings.
 INSTRUCT_SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.8, top_k=20)
 THINKING_SAMPLING: Final = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=8192)
 CAPTIONER_SAMPLING: Final = SamplingParams(temperature=0.6, top_p=0.95, top_k=20)
+
+SAMPLING_BOUNDS: Final[dict[SamplingName, tuple[float, float]]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.01, 1.0),
+    "top_k": (0, 1000),
+    "repetition_penalty": (0.5, 2.0),
+    "max_tokens": (1, 65_536),
+    "seed": (0, 2**31 - 1),
+}
+"""What the settings may be: OpenAI's range of the temperature, the others wide enough for every use."""
+WHOLE_SAMPLING: Final[frozenset[SamplingName]] = frozenset({"top_k", "max_tokens", "seed"})
 
 # The talker's own settings, those of `Qwen3OmniMoeForConditionalGeneration.generate`.
 VOICE: Final = "ethan"

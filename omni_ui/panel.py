@@ -21,21 +21,12 @@ from omni_backend import (
     UnsupportedRequest,
     phrase,
 )
+from omni_backend.defaults import SAMPLING_BOUNDS, WHOLE_SAMPLING
 from omni_ui.language import label
 from omni_ui.sessions import AnswerOptions
 
 Updates = dict[Block, Any]
 
-BOUNDS: Final[dict[SamplingName, tuple[float, float]]] = {
-    "temperature": (0.0, 2.0),
-    "top_p": (0.01, 1.0),
-    "top_k": (0, 1000),
-    "repetition_penalty": (0.5, 2.0),
-    "max_tokens": (1, 65_536),
-    "seed": (0, 2**31 - 1),
-}
-"""What the settings may be: OpenAI's range of the temperature, the others wide enough for every use."""
-WHOLE: Final[frozenset[SamplingName]] = frozenset({"top_k", "max_tokens", "seed"})
 SLIDERS: Final[dict[SamplingName, float]] = {"temperature": 0.05, "top_p": 0.01, "repetition_penalty": 0.01}
 """The settings with a slider, and its step."""
 PROMPT_CHARS: Final = 20_000
@@ -150,7 +141,7 @@ def build_panel(speak: gr.Checkbox, *, instructed: bool) -> Panel:
     hear_films = gr.Checkbox(True, label=label("panel.hear_films"), interactive=False)
     sampling: dict[SamplingName, Component] = {}
     with gr.Accordion(label("panel.sampling"), open=False, elem_id="omni-sampling"):
-        for name, (low, high) in BOUNDS.items():
+        for name, (low, high) in SAMPLING_BOUNDS.items():
             sampling[name] = (
                 gr.Slider(low, high, step=SLIDERS[name], label=label(f"panel.{name}"), interactive=False)
                 if name in SLIDERS
@@ -164,7 +155,7 @@ def sampling_of(values: dict[SamplingName, float | int | None], can: Capabilitie
     """The checkpoint's own settings with those of `values` that are given and that the engine can be told."""
     own = can.default_sampling
     given = {name: value for name, value in values.items() if name not in can.missing_sampling}
-    return SamplingParams(**{name: _or(given.get(name), getattr(own, name)) for name in BOUNDS})
+    return SamplingParams(**{name: _or(given.get(name), getattr(own, name)) for name in SAMPLING_BOUNDS})
 
 
 def no_speech(can: Capabilities, language: Language) -> str | None:
@@ -176,22 +167,22 @@ def no_speech(can: Capabilities, language: Language) -> str | None:
 
 def read_sampling(values: Mapping[Any, Any], language: Language) -> dict[SamplingName, float | int | None]:
     """Settings that came from outside, None for what is left out. Raises UnsupportedRequest."""
-    unknown = [str(name) for name in values if name not in BOUNDS]
+    unknown = [str(name) for name in values if name not in SAMPLING_BOUNDS]
     if unknown:
-        raise UnsupportedRequest(phrase("panel.unknown", name=unknown[0], names=", ".join(BOUNDS)))
-    return {name: _number(name, values.get(name), language) for name in BOUNDS}
+        raise UnsupportedRequest(phrase("panel.unknown", name=unknown[0], names=", ".join(SAMPLING_BOUNDS)))
+    return {name: _number(name, values.get(name), language) for name in SAMPLING_BOUNDS}
 
 
 def _number(name: SamplingName, value: Any, language: Language) -> float | int | None:
     """A setting within its bounds; None when it is left empty."""
     if value is None or value == "":
         return None
-    low, high = BOUNDS[name]
+    low, high = SAMPLING_BOUNDS[name]
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not low <= value <= high:
         called = phrase(f"panel.{name}").text(language)
         raise UnsupportedRequest(phrase("panel.out_of_range", name=called, low=f"{low:g}", high=f"{high:g}"))
-    return int(value) if name in WHOLE else float(value)
+    return int(value) if name in WHOLE_SAMPLING else float(value)
 
 
 def _rules(language: Language) -> str:
