@@ -13,6 +13,7 @@ import asyncio
 import logging
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from omni_backend.base import Backend
 from omni_backend.capabilities import Capabilities, Limits
 from omni_backend.caption import limits
 from omni_backend.caption.requests import answer_prefix, caption_request
-from omni_backend.caption.store import Item, JobStore
+from omni_backend.caption.store import Counts, Item, JobStore
 from omni_backend.caption.windows import Window, cut
 from omni_backend.catalogue import Phrase, phrase
 from omni_backend.errors import BackendError, BackendUnavailable, EngineDied, GenerationFailed, UnsupportedRequest
@@ -64,19 +65,18 @@ class _Task:
 
 
 class CaptionJob:
-    """One job over one backend. Lives on one event loop; `live` and `problem` may be read from any thread.
+    """One job over one backend. Lives on one event loop; `live` and `problem` may be read from any thread."""
 
-    `slots`: shared by jobs that share a backend, so that each gets its turn; None: as many as the engine answers.
-    """
-
-    def __init__(self, store: JobStore, backend: Backend, *, slots: asyncio.Semaphore | None = None) -> None:
+    def __init__(self, store: JobStore, backend: Backend) -> None:
         self.store = store
+        self.slots: asyncio.Semaphore | None = None
+        """What is in flight of all jobs that share the backend, so that each gets its turn; None: of this one alone."""
         self.live: dict[tuple[int, int, int], str] = {}
         """The captions that are being written: (item, window, sample) → the text so far."""
         self.problem: BackendError | None = None
         """Why the last run ended early: the engine is not there, or cannot do what the job asks for."""
         self._backend = backend
-        self._slots = slots
+        self._began: tuple[float, float] | None = None
 
     async def run(self) -> None:
         """Captions what waits, until nothing does. Cancelling it frees the engine; what is done is kept.
@@ -87,9 +87,10 @@ class CaptionJob:
         works: list[_Work] = []
         try:
             can = await self._backend.ready()
+            self._began = time.monotonic(), self.store.counts.captioned
             in_flight = can.max_concurrency + 1
             tasks: asyncio.Queue[_Task | None] = asyncio.Queue(1)
-            slots = self._slots or asyncio.Semaphore(in_flight)
+            slots = self.slots or asyncio.Semaphore(in_flight)
             with tempfile.TemporaryDirectory(prefix=WINDOWS, dir=self.store.folder) as folder:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(in_flight):
@@ -104,10 +105,21 @@ class CaptionJob:
             logger.exception("the job could not go on")
             self.problem = GenerationFailed(phrase("caption.disk"), detail=repr(problems.exceptions[0]))
         finally:
+            self._began = None
             self.live.clear()
             for work in works:
                 if work.left:
                     self.store.put_back(work.item.id)
+
+    def remaining(self, counts: Counts) -> float | None:
+        """Seconds until the end, by how fast this run has been; None while that cannot be told. `counts`: of now."""
+        if self._began is None:
+            return None
+        at, captioned = self._began
+        made = counts.captioned - captioned
+        if made <= 0:
+            return None
+        return (counts.seconds - counts.captioned) * (time.monotonic() - at) / made
 
     async def _feed(self, tasks: asyncio.Queue[_Task | None], works: list[_Work]) -> None:
         """Cuts one file after the other, no faster than the windows are captioned."""

@@ -115,10 +115,11 @@ def _quietest(sound: NDArray[np.float32], most: int) -> int:
     last = int(np.flatnonzero(levels <= levels.min() * _AS_QUIET)[-1])
     if last == levels.size - 1:
         return most  # as quiet as anywhere right to the end
-    return (first + last + _SMOOTH // 2) * _HOP
+    return int(first + last + _SMOOTH // 2) * _HOP
 
 
 def _peaks(sound: NDArray[np.float32]) -> bytes:
     padded = np.concatenate([sound, np.zeros(-sound.size % _HOP, np.float32)])
     loudest = np.abs(padded.reshape(-1, _HOP)).max(axis=1)
-    return (np.clip(loudest, 0.0, 1.0) * 255).round().astype(np.uint8).tobytes()
+    scaled: NDArray[np.uint8] = (np.clip(loudest, 0.0, 1.0) * 255).round().astype(np.uint8)
+    return scaled.tobytes()
