@@ -12,7 +12,7 @@ import gradio as gr
 from omni_backend import Backend, BackendError
 from omni_ui.composer import read_message
 from omni_ui.language import language_of
-from omni_ui.panel import read_sampling, sampling_of
+from omni_ui.sampling import read_sampling, sampling_of
 from omni_ui.sessions import AnswerOptions
 from omni_ui.store import SessionStore
 

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
 import gradio as gr
-from gradio.blocks import Block
 from gradio.components import Component
 
 from omni_backend import (
     LANGUAGES,
     Capabilities,
     Language,
-    SamplingName,
-    SamplingParams,
     UnsupportedRequest,
     phrase,
 )
-from omni_backend.defaults import SAMPLING_BOUNDS, WHOLE_SAMPLING
 from omni_ui.language import label
+from omni_ui.sampling import Sampling, Updates, build_sampling, read_sampling, sampling_of, show_sampling
 from omni_ui.sessions import AnswerOptions
 
-Updates = dict[Block, Any]
-
-SLIDERS: Final[dict[SamplingName, float]] = {"temperature": 0.05, "top_p": 0.01, "repetition_penalty": 0.01}
-"""The settings with a slider, and its step."""
 PROMPT_CHARS: Final = 20_000
 """The longest system prompt: some 5,000 tokens."""
 
@@ -42,7 +33,7 @@ class Panel:
     hear_films: gr.Checkbox
     system: gr.Textbox
     rules: gr.HTML
-    sampling: dict[SamplingName, Component]
+    sampling: Sampling
     reset: gr.Button
     instructed: bool
     """Whether the checkpoint was taught to follow a system prompt."""
@@ -101,13 +92,7 @@ class Panel:
             ),
             self.rules: gr.update(value=_rules(language), visible=silent is None and self.instructed),
         }
-        for name, component in self.sampling.items():
-            reason = can.missing_sampling.get(name)
-            updates[component] = gr.update(
-                value=getattr(can.default_sampling, name),
-                interactive=reason is None,
-                info=(reason or phrase(f"hint.{name}")).text(language),
-            )
+        updates |= show_sampling(self.sampling, can, language)
         for component, value in zip(self.inputs, before, strict=False):
             default = component is self.system and value in (phrase("panel.persona").text(each) for each in LANGUAGES)
             if updates[component]["interactive"] and not default:
@@ -139,23 +124,8 @@ def build_panel(speak: gr.Checkbox, *, instructed: bool) -> Panel:
     )
     rules = gr.HTML(elem_id="omni-rules", elem_classes="omni-line", visible=False)
     hear_films = gr.Checkbox(True, label=label("panel.hear_films"), interactive=False)
-    sampling: dict[SamplingName, Component] = {}
-    with gr.Accordion(label("panel.sampling"), open=False, elem_id="omni-sampling"):
-        for name, (low, high) in SAMPLING_BOUNDS.items():
-            sampling[name] = (
-                gr.Slider(low, high, step=SLIDERS[name], label=label(f"panel.{name}"), interactive=False)
-                if name in SLIDERS
-                else gr.Number(label=label(f"panel.{name}"), precision=0, interactive=False)
-            )
-        reset = gr.Button(label("panel.reset"), size="sm")
+    sampling, reset = build_sampling()
     return Panel(speak, voice, hear_films, system, rules, sampling, reset, instructed)
-
-
-def sampling_of(values: dict[SamplingName, float | int | None], can: Capabilities) -> SamplingParams:
-    """The checkpoint's own settings with those of `values` that are given and that the engine can be told."""
-    own = can.default_sampling
-    given = {name: value for name, value in values.items() if name not in can.missing_sampling}
-    return SamplingParams(**{name: _or(given.get(name), getattr(own, name)) for name in SAMPLING_BOUNDS})
 
 
 def no_speech(can: Capabilities, language: Language) -> str | None:
@@ -165,31 +135,7 @@ def no_speech(can: Capabilities, language: Language) -> str | None:
     return (can.missing_outputs.get("audio") or phrase("ui.no_speech")).text(language)
 
 
-def read_sampling(values: Mapping[Any, Any], language: Language) -> dict[SamplingName, float | int | None]:
-    """Settings that came from outside, None for what is left out. Raises UnsupportedRequest."""
-    unknown = [str(name) for name in values if name not in SAMPLING_BOUNDS]
-    if unknown:
-        raise UnsupportedRequest(phrase("panel.unknown", name=unknown[0], names=", ".join(SAMPLING_BOUNDS)))
-    return {name: _number(name, values.get(name), language) for name in SAMPLING_BOUNDS}
-
-
-def _number(name: SamplingName, value: Any, language: Language) -> float | int | None:
-    """A setting within its bounds; None when it is left empty."""
-    if value is None or value == "":
-        return None
-    low, high = SAMPLING_BOUNDS[name]
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high:
-        called = phrase(f"panel.{name}").text(language)
-        raise UnsupportedRequest(phrase("panel.out_of_range", name=called, low=f"{low:g}", high=f"{high:g}"))
-    return int(value) if name in WHOLE_SAMPLING else float(value)
-
-
 def _rules(language: Language) -> str:
     """What is added to the system prompt for spoken answers, to unfold."""
     title, rules = (escape(phrase(key).text(language)) for key in ("panel.rules", "panel.spoken_rules"))
     return f"<details><summary>{title}</summary><p>{rules}</p></details>"
-
-
-def _or(value: float | int | None, default: Any) -> Any:
-    return default if value is None else value
