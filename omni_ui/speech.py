@@ -22,6 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from omni_backend import AudioDelta
+from omni_ui.origin import same_origin
 
 MAX_SPEECH_SECONDS: Final = 600.0
 """What is kept of one answer: twice what the talker can say, 29 MB at 24 kHz."""
@@ -126,7 +127,7 @@ class SpeechDesk:
         return Route("/speech/{token}", self._serve, methods=["GET"])
 
     async def _serve(self, request: Request) -> Response:
-        if not _same_origin(request):
+        if not same_origin(request):
             return Response(status_code=403)
         self._forget_old()
         token = request.path_params["token"]
@@ -150,12 +151,3 @@ class SpeechDesk:
 
 def _int16(pcm: NDArray[np.float32]) -> NDArray[np.int16]:
     return (np.clip(pcm, -1.0, 1.0) * 32767.0).round().astype("<i2")
-
-
-def _same_origin(request: Request) -> bool:
-    """Whether the browser says that the app's own page asks. Callers that say nothing need the token only."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site == "same-origin"
-    origin = request.headers.get("origin")
-    return origin is None or origin.split("://", 1)[-1] == request.headers.get("host")
