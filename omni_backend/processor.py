@@ -8,7 +8,7 @@ from typing import Any
 from omni_backend import defaults
 from omni_backend.checkpoint import Checkpoint
 from omni_backend.media import FrameBudget, MediaLoader
-from omni_backend.prompt import Prompt, build_prompt, plain
+from omni_backend.prompt import Prompt, build_prompt
 from omni_backend.text_stream import begin_answer
 from omni_backend.torchvision_ops import define_missing_ops
 from omni_backend.types import ChatRequest
@@ -34,7 +34,7 @@ class Processing:
         """
         prompt = build_prompt(request, media, self.budget, patch_size=self.patch_size, reserved=self.reserved_tokens)
         text = self.processor.apply_chat_template(prompt.chat, add_generation_prompt=True, tokenize=False)
-        return prompt, begin_answer(text, plain(request.answer_prefix, self.reserved_tokens))
+        return prompt, begin_answer(text, prompt.answer_prefix)
 
 
 def load_processing(checkpoint: Checkpoint, context_tokens: int) -> Processing:

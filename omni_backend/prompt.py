@@ -41,6 +41,8 @@ class Prompt:
     use_audio_in_video: bool = False
     fps: float = defaults.VIDEO_FPS
     """Frames a second of every film in the prompt."""
+    answer_prefix: str = ""
+    """How the answer begins, to stand behind the chat."""
     notices: list[Notice] = field(default_factory=list)
 
 
@@ -64,16 +66,17 @@ def build_prompt(
     prompt = Prompt(
         use_audio_in_video=request.use_audio_in_video and bool(films) and not silent and not other_sound,
         fps=fps,
+        answer_prefix=_plain(request.answer_prefix, reserved),
     )
     for message in request.messages:
         if not any(isinstance(part, MediaPart) for part in message.content):
             said = strip_reasoning(message.text) if message.role == "assistant" else message.text
-            prompt.chat.append({"role": message.role, "content": plain(said, reserved)})
+            prompt.chat.append({"role": message.role, "content": _plain(said, reserved)})
             continue
         content: list[dict[str, Any]] = []
         for part in message.content:
             if isinstance(part, TextPart):
-                content.append({"type": "text", "text": plain(part.text, reserved)})
+                content.append({"type": "text", "text": _plain(part.text, reserved)})
             else:
                 content.extend(_lay_out(part, prompt, media, budget, patch_size, request.use_audio_in_video))
         prompt.chat.append({"role": message.role, "content": content})
@@ -92,7 +95,7 @@ def frame_rate(longest: float, budget: FrameBudget) -> float:
     return defaults.VIDEO_FPS / max(1, math.ceil(longest * defaults.VIDEO_FPS / max(frames, 2)))
 
 
-def plain(text: str, reserved: Collection[str]) -> str:
+def _plain(text: str, reserved: Collection[str]) -> str:
     """Breaks special tokens in people's words by a space without width, so that nobody can forge a turn or a file."""
     for token in reserved:
         text = text.replace(token, f"{token[:1]}\u200b{token[1:]}")

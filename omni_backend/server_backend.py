@@ -161,7 +161,7 @@ class ServerBackend(Backend):
                 )
                 for notice in notices:
                     yield notice
-                async with aclosing(self._converse(connection, arguments, "audio" in request.modalities)) as events:
+                async with aclosing(self._converse(connection, arguments, request)) as events:
                     async for event in events:
                         yield event
         finally:
@@ -180,11 +180,15 @@ class ServerBackend(Backend):
         return completion_arguments(request, prompt, facts, Hand(self._encoder, attachments)), prompt.notices
 
     async def _converse(
-        self, connection: Connection, arguments: dict[str, Any], spoken: bool
+        self, connection: Connection, arguments: dict[str, Any], request: ChatRequest
     ) -> AsyncGenerator[StreamEvent, None]:
         """Sends the request and reads the answer; once more with a smaller limit where the server asks for that."""
         for attempt in range(2):
-            reader = ChunkReader(spoken=spoken, starts_inside=connection.facts.starts_inside)
+            reader = ChunkReader(
+                spoken="audio" in request.modalities,
+                starts_inside=connection.facts.starts_inside,
+                answer_begun=bool(request.answer_prefix),
+            )
             begun = False
             try:
                 async with aclosing(chunks(connection.client, arguments)) as pieces:
@@ -253,6 +257,8 @@ def _capabilities(facts: ServerFacts, limits: Limits, checkpoint: Checkpoint | N
     mute = facts.no_speech or phrase("load.talker_off" if facts.kind == "instruct" else "load.talker_missing")
     rough = "video" in facts.inputs and not facts.media_arguments
     untold = phrase("server.no_more_sampling")
+    thinks = facts.reasons or facts.kind == "thinking"
+    no_prefix = phrase("server.no_prefix_thinking" if thinks else "server.no_answer_prefix")
     return Capabilities(
         model=facts.listing.model.rstrip("/").rpartition("/")[2],
         engine=facts.engine,
@@ -262,10 +268,11 @@ def _capabilities(facts: ServerFacts, limits: Limits, checkpoint: Checkpoint | N
         missing_outputs={} if speech else {"audio": mute},
         notices=(phrase("server.rough_films"),) if rough else (),
         voices=speech.voices if speech else (),
-        reasoning=facts.reasons or facts.kind == "thinking",
+        reasoning=thinks,
         text_prompts=facts.kind != "captioner",
         limits=limits,
         default_sampling=checkpoint.sampling if checkpoint else SAMPLING[facts.kind],
         missing_sampling={} if facts.more_sampling else {"top_k": untold, "repetition_penalty": untold},
+        no_answer_prefix=None if facts.prefix_form else no_prefix,
         max_concurrency=MAX_CONCURRENCY,
     )

@@ -15,6 +15,10 @@ SoundForm = Literal["input_audio", "input_audio url", "audio_url"]
 """How a recording is handed over: OpenAI's `input_audio` with bare base64, the same with a data URL (DashScope), or
 `audio_url` (vLLM, SGLang)."""
 
+PrefixForm = Literal["continue_final_message", "partial"]
+"""How an answer is begun: by a last message of the assistant and vLLM's arguments, which SGLang knows and llama.cpp
+knows or does not need, or by a mark on that message (DashScope)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -67,6 +71,8 @@ class ServerFacts:
     speech: SpeechForm | None = None
     no_speech: Phrase | None = None
     """Why there is no speech."""
+    prefix_form: PrefixForm | None = None
+    """None: answers cannot be begun."""
     starts_inside: bool = False
     """Whether answers begin in mid-thought, the `<think>` being part of the prompt."""
     reasons: bool = False

@@ -21,9 +21,9 @@ from omni_backend.catalogue import phrase
 from omni_backend.errors import BackendError, BackendUnavailable
 from omni_backend.media_values import Video
 from omni_backend.server_client import Address, chunks, safe_detail, translate
-from omni_backend.server_facts import ServerFacts, SoundForm, SpeechForm
+from omni_backend.server_facts import PrefixForm, ServerFacts, SoundForm, SpeechForm
 from omni_backend.server_media import Attachments, MediaEncoder
-from omni_backend.server_request import media_arguments, sampling_arguments, sound_part
+from omni_backend.server_request import begin_answer, media_arguments, sampling_arguments, sound_part
 from omni_backend.server_stream import ChunkReader
 from omni_backend.types import AudioDelta, Done, MediaType, ReasoningDelta, SamplingParams, StreamEvent
 
@@ -51,6 +51,12 @@ SOUND_FORMS: Final[tuple[tuple[SoundForm, bool], ...]] = (
 )
 """The ways to hand over a recording, and whether as floats; servers but vLLM may take floats for noise."""
 
+PREFIX_FORMS: Final[tuple[PrefixForm, ...]] = ("continue_final_message", "partial")
+
+_TURN_TOKENS: Final = 6
+"""By which a prompt grows, at least, where a letter of the assistant's is read as a turn: the letter, the turn's end,
+the next one's head. Where it is continued: by the letter, and by the marks of an empty thought (four) at most."""
+
 _REFUSED: Final = (400, 404, 413, 415, 422, 500, 501)
 _NAMES: Final = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp"}
 
@@ -73,6 +79,7 @@ class Probe:
         self._key = key
         self.facts = facts
         self._encoder = MediaEncoder()
+        self._greeting_tokens = 0
 
     async def ask_all(self, *, speech: bool, folder: Path | None) -> ServerFacts:
         """Asks everything. `speech`: whether it is wanted. `folder`: where the server might read files.
@@ -86,6 +93,7 @@ class Probe:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ask_engine())
             group.create_task(self._ask_sound())
+            group.create_task(self._ask_prefix())
             if not listens_only:
                 group.create_task(self._ask_image(folder))
                 group.create_task(self._ask_film())
@@ -113,6 +121,7 @@ class Probe:
             reply = await self._send("Hi", facts, tokens=4, more=more, fatal=(401, 403, 404))
             if reply.taken is not False:
                 self.facts = facts
+                self._greeting_tokens = reply.prompt_tokens
                 break
         thought = any(isinstance(event, ReasoningDelta) for event in reply.events)
         self._learn(reasons=thought, starts_inside=bool(reply.taken) and self.facts.kind == "thinking" and not thought)
@@ -129,6 +138,20 @@ class Probe:
                 version = str(answer["version"])
         place = self._address.text.partition("://")[2].partition("/")[0]
         self._learn(engine=", ".join(part for part in (f"{name} {version}".strip(), place) if part))
+
+    async def _ask_prefix(self) -> None:
+        """Whether it goes on with an answer that was begun; what it reads over makes another turn of the beginning.
+
+        Servers of models that think are not asked: some put the beginning into the thought, some take the answer for
+        one.
+        """
+        if not self._greeting_tokens or self.facts.reasons or self.facts.kind == "thinking":
+            return
+        for form in PREFIX_FORMS:
+            reply = await self._send("Hi", self.facts, begun=form)
+            if 0 < reply.prompt_tokens - self._greeting_tokens < _TURN_TOKENS:
+                self._learn(prefix_form=form)
+                return
 
     async def _ask_image(self, folder: Path | None) -> None:
         png = self._encoder.image(_picture())
@@ -220,11 +243,12 @@ class Probe:
         extra: dict[str, Any] | None = None,
         more: dict[str, Any] | None = None,
         spoken: bool = False,
+        begun: PrefixForm | None = None,
         fatal: tuple[int | None, ...] = (),
     ) -> Reply:
         """One small request; a spoken one ends with the first sound. Raises BackendUnavailable for a status in `fatal`.
 
-        `extra`: arguments that are not OpenAI's; `more`: those that are.
+        `extra`: arguments that are not OpenAI's; `more`: those that are. `begun`: how to begin the answer, if at all.
         """
         from openai import APIStatusError
 
@@ -236,6 +260,8 @@ class Probe:
             **(more or {}),
         }
         arguments["extra_body"] = arguments.get("extra_body", {}) | (extra or {})
+        if begun is not None:
+            begin_answer(arguments, "A", begun)
         reader = ChunkReader(spoken=spoken)
         events: list[StreamEvent] = []
         try:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from omni_backend.prompt import Prompt
-from omni_backend.server_facts import ServerFacts, SoundForm
+from omni_backend.server_facts import PrefixForm, ServerFacts, SoundForm
 from omni_backend.server_media import Attachments, MediaEncoder
 from omni_backend.types import ChatRequest, SamplingParams
 from omni_backend.vllm_inputs import mm_processor_kwargs
@@ -35,9 +35,21 @@ def completion_arguments(request: ChatRequest, prompt: Prompt, facts: ServerFact
     extra: dict[str, Any] = arguments.setdefault("extra_body", {})
     if prompt.videos and facts.media_arguments:
         extra |= media_arguments(prompt.use_audio_in_video, prompt.fps)
+    if prompt.answer_prefix and facts.prefix_form is not None:
+        begin_answer(arguments, prompt.answer_prefix, facts.prefix_form)
     if facts.speech is not None:
         arguments |= speech_arguments(request, facts, extra)
     return arguments
+
+
+def begin_answer(arguments: dict[str, Any], prefix: str, form: PrefixForm) -> None:
+    """Adds the beginning of the answer to the arguments' messages, to be continued."""
+    message: dict[str, Any] = {"role": "assistant", "content": prefix}
+    if form == "partial":
+        message["partial"] = True
+    else:
+        arguments.setdefault("extra_body", {}).update(continue_final_message=True, add_generation_prompt=False)
+    arguments["messages"].append(message)
 
 
 def media_arguments(use_audio_in_video: bool, fps: float) -> dict[str, Any]:

@@ -35,12 +35,12 @@ class ChunkReader:
     """Feed the chunks of one answer as dicts, get events back; `finish` gives the Done.
 
     `spoken`: whether sound was asked for; else it is dropped. `starts_inside`: whether the text begins in
-    mid-thought (the chat template wrote `<think>`).
+    mid-thought (the chat template wrote `<think>`). `answer_begun`: whether its first words were given.
     """
 
-    def __init__(self, *, spoken: bool, starts_inside: bool = False) -> None:
+    def __init__(self, *, spoken: bool, starts_inside: bool = False, answer_begun: bool = False) -> None:
         self._spoken = spoken
-        self._splitter = ReasoningSplitter(starts_inside=starts_inside)
+        self._splitter = ReasoningSplitter(starts_inside=starts_inside, answer_begun=answer_begun)
         self._sound = SoundStream()
         self._seconds = 0.0
         self._deltas = 0

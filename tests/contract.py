@@ -61,11 +61,12 @@ def request(
     max_tokens: int = 48,
     modalities: frozenset[OutputModality] = TEXT,
     voice: str | None = None,
+    answer_prefix: str = "",
 ) -> ChatRequest:
     """One user message, answered greedily."""
     content = tuple(TextPart(part) if isinstance(part, str) else part for part in parts)
     sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    return ChatRequest((Message("user", content),), sampling, modalities, voice)
+    return ChatRequest((Message("user", content),), sampling, modalities, voice, answer_prefix=answer_prefix)
 
 
 async def answer(backend: Backend, asked: ChatRequest) -> list[StreamEvent]:
@@ -201,6 +202,23 @@ class TextContract:
         assert_in_order(events)
         assert done(events).finish_reason == "length"
         assert done(events).usage.completion_tokens == 3
+
+    @pytest.mark.asyncio
+    async def test_an_answer_that_was_begun_goes_on(self, backend: Backend) -> None:
+        self.script(backend, TextDelta("Hel"), TextDelta("lo."))
+        whole = text_of(await answer(backend, request("Hello!")))
+        begun = whole[: len(whole) // 2]
+        self.script(backend, TextDelta("lo."))
+        events = await answer(backend, request("Hello!", answer_prefix=begun))
+        assert_in_order(events)
+        assert begun
+        assert not text_of(events).startswith(begun)
+
+    @pytest.mark.asyncio
+    async def test_the_beginning_of_an_answer_has_a_limit(self, backend: Backend) -> None:
+        with pytest.raises(UnsupportedRequest) as caught:
+            await refusal(backend, request("Hello!", answer_prefix="x" * 1001))
+        assert all("1000" in caught.value.text(language) for language in LANGUAGES)
 
     @pytest.mark.asyncio
     async def test_output_that_it_cannot_give(self, narrow: Backend) -> None:
@@ -377,6 +395,13 @@ class BackendContract(TextContract):
             self.script(backend, *SPEECH)
             events = await answer(backend, request("Hello!", modalities=SPOKEN, voice=voice, max_tokens=4))
             assert any(isinstance(event, AudioDelta) for event in events), voice
+
+    @pytest.mark.asyncio
+    async def test_a_spoken_answer_cannot_be_begun(self, backend: Backend) -> None:
+        with pytest.raises(UnsupportedRequest) as caught:
+            await refusal(backend, request("Hello!", modalities=SPOKEN, answer_prefix="Hel"))
+        assert all(caught.value.text(language) for language in LANGUAGES)
+        assert backend.active_requests == 0
 
     @pytest.mark.asyncio
     async def test_unknown_voice(self, backend: Backend) -> None:

@@ -30,6 +30,7 @@ from tests.waiting import wait_until
 SoundShape = Literal["content", "delta.audio", "second choice", "message"]
 """Where sound stands: vLLM-Omni's place, OpenAI's, older vLLM-Omni's, or all of it in a last message."""
 
+TURN_TOKENS: Final = 5  # that end a turn and open the next
 PICTURE_TOKENS: Final = 7
 SOUND_TOKENS: Final = 13
 
@@ -78,6 +79,8 @@ class Nature:
     """The voices that it lists; None: it lists none. Others are refused if it lists some."""
     knows: frozenset[str] | None = None
     """The arguments that it knows; others are refused. None: it reads over those it does not know."""
+    continues: Literal["always", "continue_final_message", "partial", None] = "continue_final_message"
+    """When it goes on with a last message of the assistant's; else it opens another turn."""
     reasoning: Literal["reasoning", "reasoning_content", "<think>", None] = None
     unready: int = 0
     """How often it says that it is still starting."""
@@ -198,6 +201,8 @@ class FakeServer:
             return f"Unrecognized request arguments: {sorted(unknown)}"
         if nature.media_arguments == "refused" and ("mm_processor_kwargs" in body or "media_io_kwargs" in body):
             return "Per-request mm_processor_kwargs are disabled by default"
+        if nature.knows is not None and nature.continues != "partial" and "partial" in body["messages"][-1]:
+            return "Unrecognized key in a message: partial"
         voice = (body.get("audio") or {}).get("voice")
         if voice is not None and nature.voices is not None and voice not in nature.voices:
             return f"Invalid voice {voice}"
@@ -220,7 +225,17 @@ class FakeServer:
         films, sounds = kinds.count("video_url"), kinds.count("input_audio") + kinds.count("audio_url")
         inside = (body.get("mm_processor_kwargs") or {}).get("use_audio_in_video")
         heard = films if inside and self.nature.media_arguments == "trusted" else 0
-        return 5 + PICTURE_TOKENS * (films + kinds.count("image_url")) + SOUND_TOKENS * (sounds + heard)
+        begun = 0
+        if body["messages"][-1]["role"] == "assistant":
+            begun = 1 if self._continues(body) else 1 + TURN_TOKENS
+        return 5 + begun + PICTURE_TOKENS * (films + kinds.count("image_url")) + SOUND_TOKENS * (sounds + heard)
+
+    def _continues(self, body: dict[str, Any]) -> bool:
+        """Whether it goes on with the last message."""
+        how = self.nature.continues
+        if how == "continue_final_message":
+            return bool(body.get(how)) and body.get("add_generation_prompt") is False
+        return how == "always" or (how == "partial" and body["messages"][-1].get(how) is True)
 
     async def _answer(self, script: tuple[Step, ...], body: dict[str, Any]) -> AsyncIterator[bytes]:
         ended = False

@@ -112,6 +112,28 @@ async def test_speech_in_every_shape(serve: Serve, shape: SoundShape) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_answer_is_begun(serve: Serve) -> None:
+    """What the model goes on with is answer, tags included."""
+    server, backend = serve()
+    server.enqueue(TextDelta("<think>"), TextDelta(" is a tag."))
+    events = await answer(backend, request("Hello!", answer_prefix="A tag: "))
+    assert text_of(events) == "<think> is a tag."
+    [body] = server.requests
+    assert body["messages"][-1] == {"role": "assistant", "content": "A tag: "}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_cannot_be_begun_is_not_asked_for(serve: Serve) -> None:
+    server, backend = serve(Nature(continues=None))
+    _, error = await broken(backend, request("Hello!", answer_prefix="Well,"))
+    assert isinstance(error, UnsupportedRequest)
+    assert error.phrase == backend.capabilities.no_answer_prefix
+    assert not server.requests
+    assert text_of(await answer(backend, HELLO)) == "Hello."
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("reasoning", ["reasoning", "reasoning_content", "<think>"])
 async def test_thoughts_in_every_shape(serve: Serve, reasoning: Any) -> None:
     server, backend = serve(Nature(reasoning=reasoning))

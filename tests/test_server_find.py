@@ -42,6 +42,7 @@ STANDARD = frozenset(
         "audio",
     }
 )
+CONTINUING = STANDARD | {"continue_final_message", "add_generation_prompt"}
 """The arguments that OpenAI's own API knows."""
 
 
@@ -365,6 +366,45 @@ def test_servers_that_know_few_arguments(unknown: set[str], learned: dict[str, A
     _, facts = asked(Nature(knows=knows, speaks=None))
     expected: dict[str, Any] = {"more_sampling": False, "streams_usage": True, "limit_name": "max_tokens"} | learned
     assert facts == replace(facts, **expected)
+
+
+@pytest.mark.parametrize(
+    ("nature", "form"),
+    [
+        (Nature(), "continue_final_message"),
+        (Nature(owner="llamacpp", continues="always", speaks=None), "continue_final_message"),
+        (Nature(owner="system", continues="partial", speaks=None), "partial"),
+        (Nature(knows=CONTINUING, speaks=None), "continue_final_message"),
+    ],
+    ids=["vLLM", "llama.cpp", "DashScope", "a strict one"],
+)
+def test_how_answers_are_begun(nature: Nature, form: str) -> None:
+    can, facts = asked(nature)
+    assert facts.prefix_form == form
+    assert can.no_answer_prefix is None
+
+
+@pytest.mark.parametrize(
+    "nature",
+    [
+        Nature(continues=None),
+        Nature(continues=None, knows=STANDARD, speaks=None),
+        Nature(knows=CONTINUING - {"stream_options"}, speaks=None),
+    ],
+    ids=["reads over it", "refuses it", "tells no lengths"],
+)
+def test_servers_whose_answers_cannot_be_begun(nature: Nature) -> None:
+    can, facts = asked(nature)
+    assert facts.prefix_form is None
+    assert can.no_answer_prefix is not None
+    assert "beginning of an answer" in can.no_answer_prefix.text()
+
+
+def test_answers_of_thinking_models_are_not_begun() -> None:
+    """What servers make of a beginning then differs: of the thought, of the answer, or of the other's words."""
+    can, _ = asked(Nature(models=("Qwen3-Omni-30B-A3B-Thinking",), speaks=None))
+    assert can.no_answer_prefix is not None
+    assert "thinks" in can.no_answer_prefix.text()
 
 
 def test_files_are_tried_only_where_the_server_is_here(tmp_path: Path) -> None:

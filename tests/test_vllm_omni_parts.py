@@ -104,6 +104,11 @@ def test_one_gpu_of_80_gb_holds_shorter_conversations(checkpoint: Checkpoint, pu
     assert thinker["max_num_batched_tokens"] == defaults.SHARED_BATCHED_TOKENS
 
 
+def test_where_nobody_asks_twice_no_media_are_kept(checkpoint: Checkpoint, published: None) -> None:
+    assert overrides(plan(checkpoint, Machine(1, 141 * GB)))[0]["mm_processor_cache_gb"] > 0
+    assert overrides(plan(checkpoint, Machine(1, 141 * GB), single_turn=True))[0]["mm_processor_cache_gb"] == 0
+
+
 @pytest.mark.parametrize(
     ("gpus", "memory", "devices"),
     [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_defaults_of_the_published_checkpoint(published: Checkpoint) -> None:
     assert chosen["mm_processor_cache_gb"] > 0
     assert set(chosen["limit_mm_per_prompt"]) == {"image", "audio", "video"}
     assert "quantization" not in chosen
+
+
+def test_where_nobody_asks_twice_no_media_are_kept(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    vllm = ModuleType("vllm")
+    vllm.AsyncEngineArgs = make_dataclass("AsyncEngineArgs", ["mm_processor_cache_gb"])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    chosen = arguments(checkpoint, H100, single_turn=True)
+    assert chosen["mm_processor_cache_gb"] == 0
+    assert chosen["enable_prefix_caching"]
+    given = arguments(checkpoint, H100, single_turn=True, engine_args=(("mm_processor_cache_gb", "2"),))
+    assert given["mm_processor_cache_gb"] == 2
 
 
 def test_on_a_cpu(checkpoint: Checkpoint) -> None:
