@@ -25,3 +25,9 @@ ZIP_RATIO: Final = 100
 silence seldom below a hundredth."""
 ZIP_RATIO_FREE_BYTES: Final = 64 * 1024**2
 """What a member may unpack to whatever its ratio: half an hour of silence."""
+ZIP_MEMBERS: Final = 4 * FILES
+"""What one archive may list, folders, pictures and a Mac's shadow of each file among them."""
+ZIP_DIRECTORY_BYTES: Final = 8 * 1024**2
+"""Of an archive's list of members, which is read at once: 400 for each of them."""
+ZIP_WINDOW_BYTES: Final = 128 * 1024**2
+"""What unpacking an LZMA member may hold in memory; 7-Zip's strongest setting takes half."""
