@@ -75,7 +75,7 @@ class _Basket:
         self.found: list[Found] = []
         self.refused: list[Refused] = []
         self.skipped: list[str] = []
-        self._unpack_to = unpack_to.resolve()
+        self._unpack_to = unpack_to
         self._max_files = max_files
         self._max_zip_bytes = max_zip_bytes
         self._taken: set[str] = set()
@@ -103,8 +103,8 @@ class _Basket:
     def _folder(self, name: str, root: Path) -> None:
         """Adds what is in the folder `root`; only the sentence about an unreadable one needs its `name`."""
         waiting = self._inside(name, "", root)
-        real = root.resolve()
-        own = root / self._unpack_to.relative_to(real) if self._unpack_to.is_relative_to(real) else None
+        real, unpacked = root.resolve(), self._unpack_to.resolve()
+        own = root / unpacked.relative_to(real) if unpacked.is_relative_to(real) else None
         while waiting:
             inside, path = waiting.pop()
             mode = _mode(path)
