@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
+import multiprocessing
 import os
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,6 +44,8 @@ VARIABLES: Final = (
     *("OMNI_" + field.upper() for field in REMOTE_FLAGS),
 )
 """What the environment may say of the engine."""
+
+CLOSE_SECONDS: Final = 1.0
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -129,6 +134,22 @@ class Reader:
         if not 0 < number <= 1:
             self.fail("cli.bad_share", name=name, value=value)
         return number
+
+    def number(self, name: str, value: str, low: float, high: float) -> float:
+        """A number from `low` to `high`."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            self.fail("cli.bad_number", name=name, value=value, low=f"{low:g}", high=f"{high:g}")
+        return number
+
+    def whole(self, name: str, value: str, low: float, high: float) -> int:
+        """A whole number from `low` to `high`."""
+        if not (value.isdecimal() and low <= int(value) <= high):
+            self.fail("cli.bad_whole", name=name, value=value, low=f"{low:.0f}", high=f"{high:.0f}")
+        return int(value)
 
     def pair(self, value: str) -> tuple[str, str]:
         """A name of the engine's and its value."""
@@ -233,6 +254,15 @@ def console_language(env: Mapping[str, str]) -> Language:
 def first(*values: T | None, default: T) -> T:
     """The first value that is not None."""
     return next((value for value in values if value is not None), default)
+
+
+def close_engine(backend: Backend) -> None:
+    """Frees the engine, but waits no longer than a second: one that is still loading cannot be interrupted."""
+    closing = threading.Thread(target=backend.close, name="omni-close", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
+    for process in multiprocessing.active_children():
+        process.kill()  # of an engine that was still loading; it would live on by itself
 
 
 def leave(status: int) -> NoReturn:
