@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,14 +18,11 @@ import gradio as gr
 from starlette.routing import BaseRoute
 
 from omni_backend import Backend, BackendError, phrase
-from omni_backend.command_line import console_language
+from omni_backend.command_line import close_engine, console_language
 from omni_ui.cli import Settings
 from omni_ui.layout import theme
 
 QUEUE_SIZE: Final = 64
-CLOSE_SECONDS: Final = 1.0
-"""How long closing waits for the engine: one that is still loading cannot be interrupted."""
-
 LOOK_SECONDS: Final = 0.5
 """Between two looks for a signal to end."""
 
@@ -160,12 +156,10 @@ def run(host: type[Host], make_backend: MakeBackend, settings: Settings) -> int:
         pass  # a signal that reached another thread is seen only when this one wakes
     print(phrase("cli.closing").text(language), flush=True)
     app.end()
-    engine = threading.Thread(target=app.backend.close, name="omni-close", daemon=True)
+    engine = threading.Thread(target=close_engine, args=(app.backend,), name="omni-end")
     engine.start()
     app.close()
-    engine.join(CLOSE_SECONDS)
-    for process in multiprocessing.active_children():
-        process.kill()  # of an engine that was still loading; it would live on by itself
+    engine.join()
     return 0
 
 
