@@ -20,7 +20,17 @@ from typing import Any, Final
 
 import pytest
 
-from omni_backend import BACKENDS, BackendOptions, BackendSpec, Capabilities, Done, TextDelta, phrase
+from omni_backend import (
+    BACKENDS,
+    BackendError,
+    BackendOptions,
+    BackendSpec,
+    BackendUnavailable,
+    Capabilities,
+    Done,
+    TextDelta,
+    phrase,
+)
 from omni_backend.caption.__main__ import main, parse
 from omni_backend.caption.console import Plan
 from omni_backend.caption.progress import clock, display
@@ -124,20 +134,23 @@ def test_without_paths_there_must_be_a_job(capsys: pytest.CaptureFixture[str], t
 
 
 class Engine(ScriptedBackend):
-    """Answers with the number of the request; sends the process a signal instead of the answer `interrupt_at`."""
+    """Answers with the number of the request; answer number `break_at` is a signal to the process, or an error."""
 
-    def __init__(self, options: BackendOptions) -> None:
+    def __init__(self, options: BackendOptions, break_at: int | None, how: signal.Signals | BackendError) -> None:
         super().__init__(capabilities=self.can)
         self.options = options
-        self.interrupt_at: int | None = None
+        self._break_at = break_at
+        self._how = how
 
     can = Capabilities(model="scripted", engine="a script", default_sampling=OWN_SAMPLING)
 
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         self.requests.append(request)
         number = len(self.requests)
-        if number == self.interrupt_at:
-            signal.raise_signal(signal.SIGINT)
+        if number == self._break_at:
+            if isinstance(self._how, BackendError):
+                raise self._how
+            signal.raise_signal(self._how)
         yield TextDelta(f"caption {number}")
         yield Done("stop")
 
@@ -147,7 +160,8 @@ class Terminal:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
         self.engine: Engine
-        self.interrupt_at: int | None = None
+        self.break_at: int | None = None
+        self.how: signal.Signals | BackendError = signal.SIGINT
         self.out = folder / "out"
         self._capsys = capsys
         spec = BackendSpec(f"{__name__}:make", (), "", "a script")
@@ -158,8 +172,7 @@ class Terminal:
         monkeypatch.chdir(folder)
 
     def _make(self, options: BackendOptions) -> Engine:
-        self.engine = Engine(options)
-        self.engine.interrupt_at = self.interrupt_at
+        self.engine = Engine(options, self.break_at, self.how)
         return self.engine
 
     def run(self, *argv: str) -> tuple[int, list[str]]:
@@ -275,21 +288,50 @@ def test_failed_files_are_named_stop_nothing_and_are_tried_again(terminal: Termi
     }
 
 
-def test_ctrl_c_keeps_and_exports_what_is_done_and_resume_does_the_rest(terminal: Terminal, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_and_exports_what_is_done_and_resume_does_the_rest(
+    terminal: Terminal, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     names = [f"{number}.wav" for number in range(6)]
     sounds(tmp_path / "in", *names)
-    terminal.interrupt_at = 4
-    assert terminal.run("in", "--format", "jsonl") == (130, [phrase("caption_cli.stopped").text()])
+    terminal.break_at, terminal.how = 4, number
+    assert terminal.run("in", "--format", "jsonl") == (status, [phrase("caption_cli.stopped").text()])
     first = captions(terminal.out)
     assert len(first) >= 3
 
-    terminal.interrupt_at = None
+    terminal.break_at = None
     assert terminal.run("in", "--format", "jsonl,srt", "--resume") == (0, [ended(6, 6, terminal.out)])
     assert terminal.asked == 6 - len(first)
     assert captions(terminal.out).keys() == set(names)
     assert captions(terminal.out).items() >= first.items()
     assert len(list(terminal.out.glob("*.srt"))) == 6
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_engine_that_gives_up_ends_the_run_and_resume_goes_on(terminal: Terminal, tmp_path: Path) -> None:
+    sounds(tmp_path, "a.wav", "b.wav", "c.wav")
+    terminal.break_at, terminal.how = 2, BackendUnavailable(phrase("backend.busy"))
+    status, lines = terminal.run("a.wav", "b.wav", "c.wav", "--format", "jsonl")
+    assert status == 1
+    assert lines == [
+        phrase("backend.busy").text(),
+        ended(1, 3, terminal.out),
+        phrase("caption_cli.again").text(),
+    ]
+    terminal.break_at = None
+    assert terminal.run("--resume", "--format", "jsonl") == (0, [ended(3, 3, terminal.out)])
+    assert terminal.asked == 2
+
+
+def test_exports_that_cannot_be_written_are_a_failure(terminal: Terminal, tmp_path: Path) -> None:
+    sounds(tmp_path, "rain.wav")
+    (terminal.out / "captions.jsonl").mkdir(parents=True)
+    status, lines = terminal.run("rain.wav", "--format", "jsonl")
+    assert status == 1
+    assert "captions.jsonl" in lines[0]
+    (terminal.out / "captions.jsonl").rmdir()
+    assert terminal.run("--resume", "--format", "jsonl")[0] == 0
+    assert terminal.asked == 0
 
 
 def test_a_job_that_is_there_is_not_overwritten(terminal: Terminal, tmp_path: Path) -> None:
