@@ -7,12 +7,13 @@ from typing import Final
 
 import gradio as gr
 from gradio.i18n import I18nData
+from starlette.requests import Request
 
 from omni_backend import DEFAULT_LANGUAGE, LANGUAGES, Language, sentences
 
 LANGUAGE_NAMES: Final[Mapping[Language, str]] = {"en": "English", "zh": "中文"}
 """Each language by its own name, for those who read no other."""
-SCRIPT_AREAS: Final = frozenset({"composer", "camera", "page"})
+SCRIPT_AREAS: Final = frozenset({"composer", "camera", "page", "captions"})
 """The areas of the catalogue that are handed to the page's scripts."""
 
 Texts = Mapping[str, Mapping[Language, str]]
@@ -43,7 +44,7 @@ def texts_for_scripts() -> dict[Language, dict[str, str]]:
     }
 
 
-def language_of(request: gr.Request | None) -> Language:
+def language_of(request: gr.Request | Request | None) -> Language:
     """The `lang` of the page's address, else the first language of Accept-Language that the catalogue has."""
     if request is None:
         return DEFAULT_LANGUAGE

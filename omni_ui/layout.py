@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
@@ -12,7 +14,7 @@ from omni_ui.chat import Parts, Talk
 from omni_ui.composer import MESSAGE_CHARS
 from omni_ui.examples import Example
 from omni_ui.language import LANGUAGE_NAMES, Texts, label
-from omni_ui.panel import Panel, build_panel
+from omni_ui.panel import build_panel
 
 TITLE: Final = "Qwen3-Omni"
 STATUS_SECONDS: Final = 0.4
@@ -40,13 +42,15 @@ class Buttons:
 def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tuple[Parts, Buttons]:
     """Makes all components in the open Blocks. The arguments are those of `page.build_demo`."""
     with gr.Column(elem_id="omni-page"):
-        restart, settings = _head()
+        with head_row(TITLE):
+            restart = gr.Button(label("ui.restart"), elem_id="omni-restart", size="sm")
+            settings = settings_button()
         status = gr.HTML(elem_id="omni-status", elem_classes="omni-line")
         with gr.Column(elem_id="omni-welcome") as welcome:
             gr.Markdown(label("page.welcome"), elem_id="omni-hello")
             if embedded:
                 gr.Markdown(label("ui.embedded"), elem_id="omni-embedded")
-            offers = _offers(examples)
+            offers = offer_buttons(examples)
         talk = _talk()
         with gr.Column(elem_id="omni-write"):
             with gr.Row(elem_id="omni-editing", visible=False) as editing:
@@ -56,7 +60,8 @@ def lay_out(*, embedded: bool, speak: bool, examples: tuple[Example, ...]) -> tu
             with gr.Row(elem_id="omni-voice"):
                 speaking = gr.Checkbox(speak, label=label("ui.speak"), interactive=False, container=False)
                 silence = gr.Button(label("ui.silence"), size="sm", elem_id="omni-silence")
-    panel = _side(speaking, instructed=not embedded)
+    with side_panel():
+        panel = build_panel(speaking, instructed=not embedded)
     parts = Parts(
         status=status,
         timer=gr.Timer(STATUS_SECONDS),
@@ -99,21 +104,34 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _head() -> tuple[gr.Button, gr.Button]:
-    """Title, languages and the buttons for the whole page: begin anew, settings."""
+@contextmanager
+def head_row(title: str) -> Iterator[None]:
+    """The top of a page: what it is called, its languages, then the caller's buttons for the whole page."""
     links = "".join(
         f'<a href="?lang={code}" hreflang="{code}" lang="{code}">{escape(name)}</a>'
         for code, name in LANGUAGE_NAMES.items()
     )
     with gr.Row(elem_id="omni-head"):
-        gr.HTML(f"<h1>{TITLE}</h1>", elem_id="omni-title", elem_classes="omni-line")
+        gr.HTML(f"<h1>{title}</h1>", elem_id="omni-title", elem_classes="omni-line")
         gr.HTML(links, elem_id="omni-languages", elem_classes="omni-line")
-        restart = gr.Button(label("ui.restart"), elem_id="omni-restart", size="sm")
-        settings = gr.Button(label("ui.settings"), elem_id="omni-settings", size="sm")
-    return restart, settings
+        yield
 
 
-def _offers(examples: tuple[Example, ...]) -> tuple[gr.Button, ...]:
+def settings_button() -> gr.Button:
+    """Opens the side panel."""
+    return gr.Button(label("ui.settings"), elem_id="omni-settings", size="sm")
+
+
+@contextmanager
+def side_panel() -> Iterator[None]:
+    """The side panel, closed: the caller's settings, then the way to the API."""
+    with gr.Sidebar(position="right", open=False, width=PANEL_PIXELS, elem_id="omni-panel"):
+        gr.Markdown(label("ui.settings"), elem_id="omni-panel-title")
+        yield
+        gr.Button(label("page.api"), link="?view=api", link_target="_blank", size="sm")
+
+
+def offer_buttons(examples: tuple[Example, ...]) -> tuple[gr.Button, ...]:
     """A button for each example message."""
     if not examples:
         return ()
@@ -155,12 +173,3 @@ def _composer() -> gr.MultimodalTextbox:
         sources=["upload", "microphone"],
         max_plain_text_length=MESSAGE_CHARS,
     )
-
-
-def _side(speaking: gr.Checkbox, *, instructed: bool) -> Panel:
-    """The side panel, closed."""
-    with gr.Sidebar(position="right", open=False, width=PANEL_PIXELS, elem_id="omni-panel"):
-        gr.Markdown(label("ui.settings"), elem_id="omni-panel-title")
-        panel = build_panel(speaking, instructed=instructed)
-        gr.Button(label("page.api"), link="?view=api", link_target="_blank", size="sm")
-    return panel

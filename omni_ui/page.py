@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,8 @@ from omni_backend.media_values import bytes_text
 from omni_ui.api import add_api
 from omni_ui.chat import Chat, Parts, Updates
 from omni_ui.examples import Example, hand_over
-from omni_ui.language import language_of, texts_for_scripts
+from omni_ui.head import head, static
+from omni_ui.language import language_of
 from omni_ui.layout import TITLE, Buttons, lay_out
 from omni_ui.limits import IDLE_SECONDS
 from omni_ui.speech import SpeechDesk
@@ -28,13 +28,6 @@ SCRIPTS: Final = (
 )
 """In the order in which they run, in one scope."""
 STYLES: Final = ("style.css", "composer.css", "turns.css", "panel.css")
-
-_ICON: Final = (
-    "<link rel=\"icon\" href=\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
-    "%3Ccircle cx='16' cy='16' r='11' fill='none' stroke='%234f46e5' stroke-width='6'/%3E%3C/svg%3E\">"
-)
-"""A ring. Without one browsers ask the root of the site, which may be another's."""
-_STATIC: Final = Path(__file__).parent / "static"
 
 
 def build_demo(
@@ -64,26 +57,13 @@ def build_demo(
     return demo
 
 
-def head(file_bytes: int) -> str:
+def page_head(file_bytes: int) -> str:
     """The page's own scripts, for `launch(head=...)`. `file_bytes`: the most that a file may have."""
-    values = {
-        "TEXTS": texts_for_scripts(),
-        "WORKLET": (_STATIC / "worklet.js").read_text(encoding="utf-8"),
-        "FILE_LIMIT": {"bytes": file_bytes, "text": bytes_text(file_bytes)},
-    }
-    constants = "".join(f"const {name} = {_for_script(value)};\n" for name, value in values.items())
-    scripts = [(_STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return f"{_ICON}<script>{{\n{constants}{''.join(scripts)}}}</script>"
-
-
-def _for_script(value: object) -> str:
-    """JSON that cannot end the script element that it stands in."""
-    return json.dumps(value).replace("</", "<\\/")
-
-
-def styles() -> list[Path]:
-    """The page's style sheets, for `launch(css_paths=...)`."""
-    return [_STATIC / name for name in STYLES]
+    return head(
+        SCRIPTS,
+        WORKLET=static("worklet.js"),
+        FILE_LIMIT={"bytes": file_bytes, "text": bytes_text(file_bytes)},
+    )
 
 
 def _wire_page(demo: gr.Blocks, chat: Chat, parts: Parts, buttons: Buttons) -> None:

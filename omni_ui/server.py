@@ -7,10 +7,11 @@ from pathlib import Path
 from omni_backend import defaults
 from omni_ui.cli import Settings
 from omni_ui.examples import load_examples
+from omni_ui.head import styles
 from omni_ui.host import Host, MakeBackend, Page, run
 from omni_ui.language import translations
 from omni_ui.layout import example_texts
-from omni_ui.page import build_demo, head, styles
+from omni_ui.page import STYLES, build_demo, page_head
 from omni_ui.speech import SpeechDesk
 from omni_ui.store import SessionStore
 
@@ -37,8 +38,8 @@ class App(Host):
             demo=demo,
             routes=(desk.route(),),
             texts=translations(example_texts(examples)),
-            styles=styles(),
-            head=head(defaults.FILE_BYTES),
+            styles=styles(STYLES),
+            head=page_head(defaults.FILE_BYTES),
             file_bytes=defaults.FILE_BYTES,
         )
 

@@ -30,6 +30,8 @@ BLUE: Color = (30, 60, 220)
 SAMPLE_RATE = 16_000  # Hz, what the audio encoder hears
 SUPERSAMPLING = 4
 
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+
 FILM_FPS = 12
 FILM_SECONDS = 3
 
@@ -85,6 +87,32 @@ def recorded(samples: Samples) -> Samples:
     return (samples + noise).astype(np.float32)
 
 
+def many_sounds(word: Samples) -> Samples:
+    """Half a minute of one sound after the other, with short pauses between them."""
+    seconds, pause = 4.3, np.zeros(round(0.3 * SAMPLE_RATE), np.float32)
+    noise = (0.1 * np.random.default_rng(3).standard_normal(round(seconds * SAMPLE_RATE))).astype(np.float32)
+    spoken = np.concatenate([word, np.zeros(round(seconds * SAMPLE_RATE) - len(word), np.float32)])
+    sounds = (noise, spoken, tone(220.0, seconds), noise, tone(880.0, seconds), spoken)
+    return np.concatenate([part for sound in sounds for part in (sound, pause)]).astype(np.float32)
+
+
+def read_sound(path: Path) -> Samples:
+    """What `write_sound` wrote."""
+    with wave.open(str(path)) as file:
+        whole = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    return whole.astype(np.float32) / np.float32(32_767)
+
+
+def write_mp3(path: Path, samples: Samples) -> None:
+    """A mono MP3 file."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mp3", rate=SAMPLE_RATE, layout="mono", options={"b": "64000"})
+        sound = av.AudioFrame.from_ndarray(samples[None, :], format="fltp", layout="mono")
+        sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+
+
 def write_sound(path: Path, samples: Samples) -> None:
     """A mono wave file of 16-bit samples."""
     with wave.open(str(path), "wb") as file:
@@ -125,8 +153,9 @@ def main(folder: Path) -> None:
     sounds = {"tone": tone(880.0, 1.5), "sweep": sweep(220.0, 880.0, 1.5)}
     for name, samples in sounds.items():
         write_sound(folder / f"{name}.wav", recorded(samples))
+    write_mp3(folder / "sounds.mp3", recorded(many_sounds(read_sound(EXAMPLES / "word.wav"))))
     write_film(folder / "film.mp4")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "assets" / "examples")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else EXAMPLES)

@@ -283,6 +283,16 @@ class JobStore:
         """Of each window that was begun: number, start, end, and the peaks of its sound."""
         return self._all("SELECT number, start, end, peaks FROM segments WHERE item = ? ORDER BY number", item)
 
+    def excerpts(self, items: Sequence[int], characters: int) -> dict[int, str]:
+        """How the captions of these files begin, as far as they are there."""
+        rows = self._all(
+            "SELECT s.item, SUBSTR(COALESCE(s.edited, c.text), 1, ?) FROM segments AS s JOIN captions AS c"
+            " ON c.item = s.item AND c.number = s.number AND c.sample = s.chosen"
+            f" WHERE s.number = 0 AND s.item IN ({', '.join('?' * len(items))})",
+            *(characters, *items),
+        )
+        return dict(rows)
+
     def captioned_files(self) -> Iterator[CaptionedFile]:
         """Every file that has captions, failed ones included, one after the other."""
         for item in self.items():

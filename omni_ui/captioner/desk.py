@@ -26,7 +26,7 @@ from omni_backend.caption.job import CaptionJob
 from omni_backend.caption.store import FILES, JobStore, holds_job
 from omni_backend.own_loop import OwnLoop
 from omni_ui.captioner.limits import SWEEP_SECONDS, UNSENT_BYTES, DeskLimits
-from omni_ui.uploads import is_upload, link_or_copy, trim_uploads
+from omni_ui.uploads import link_or_copy, trim_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class JobDesk:
         """Raises BackendUnavailable when `folder` cannot be written."""
         self._backend = backend
         self._folder = folder
-        self._uploads = uploads
+        self.uploads = uploads.resolve()
+        """Where uploads lie, and what is made for callers."""
         self._limits = desk_limits
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +174,7 @@ class JobDesk:
                 else:
                     shutil.rmtree(self._folder / id, ignore_errors=True)
                 left, total = left - 1, total - sizes[id]
-        trim_uploads(self._uploads, self._unsent_bytes, since=self._started_at, empty_before=time.time() - 3600)
+        trim_uploads(self.uploads, self._unsent_bytes, since=self._started_at, empty_before=time.time() - 3600)
 
     def _ids(self) -> list[str]:
         return [path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name)]
@@ -186,12 +187,10 @@ class JobDesk:
 
     def _collect(self, given: list[tuple[str, Path]], folder: Path) -> Collected:
         """The uploads as the job's own files. Raises UnsupportedRequest."""
-        mine = [(name, path) for name, path in given if is_upload(path, self._uploads)]
+        mine = [(name, path) for name, path in given if path.resolve().is_relative_to(self.uploads)]
         if not mine:
             raise UnsupportedRequest(phrase("captioner.nothing_given"))
         collected = collect(mine, folder)
-        if not collected.found and not collected.refused:
-            raise UnsupportedRequest(phrase("captioner.no_sounds", count=len(collected.skipped)))
         folder.mkdir(exist_ok=True)
         found: list[Found] = []
         refused: list[Refused] = list(collected.refused)

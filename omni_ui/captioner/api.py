@@ -1,0 +1,214 @@
+"""The endpoints for programs: `/caption` for one clip, `/caption_batch` for many files. Both run as jobs do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from omni_backend import Backend, BackendError, UnsupportedRequest, phrase
+from omni_backend.caption import CaptionSettings
+from omni_backend.caption.exports import FORMATS, archive
+from omni_backend.caption.store import Item
+from omni_ui.captioner.desk import DeskJob, JobDesk
+from omni_ui.captioner.form import read_settings
+from omni_ui.captioner.limits import API_FILES
+from omni_ui.language import language_of
+from omni_ui.sampling import read_sampling, sampling_of
+
+LOOK_SECONDS: Final = 0.15
+"""Between two looks at a job."""
+
+
+class CaptionApi:
+    """Makes a job for each call and deletes it at its end."""
+
+    def __init__(self, backend: Backend, desk: JobDesk) -> None:
+        self._backend = backend
+        self._desk = desk
+
+    async def caption(
+        self,
+        sound: str | None,
+        language: str,
+        instruction: str,
+        window_seconds: float,
+        overlap_seconds: float,
+        samples: int,
+        sampling: dict[str, Any] | None,
+        request: gr.Request,
+    ) -> AsyncGenerator[tuple[str, list[dict[str, Any]]], None]:
+        """Captions one sound or the sound track of one video.
+
+        Yields (text so far, []) while it is written and (whole text, segments) at the end; a segment has index,
+        start, end (seconds), caption and captions, one for each sample. Closing the call ends the work.
+
+        Parameters:
+            sound: the file
+            language: "en" or "zh"
+            instruction: what to ask; only checkpoints that take words read it
+            window_seconds: the longest stretch that is heard at once, 5 to 30
+            overlap_seconds: how much of the stretch before is heard again, 0 to 4
+            samples: captions of each stretch, 1 to 5
+            sampling: temperature, top_p, top_k, repetition_penalty, max_tokens, seed; left out: the checkpoint's own
+        """
+        job = await self._start(
+            [sound] if sound else [],
+            request,
+            language,
+            instruction,
+            sampling,
+            (window_seconds, overlap_seconds, samples),
+        )
+        try:
+            said = ""
+            while job.running:
+                await asyncio.sleep(LOOK_SECONDS)
+                text = _so_far(job)
+                if text != said:
+                    said = text
+                    yield said, []
+            [item] = job.store.items(limit=1)
+            self._raise_what_failed(job, [item], request)
+            segments = job.store.segments(item.id)
+            yield (
+                "\n\n".join(segment.text for segment in segments),
+                [
+                    {
+                        "index": segment.index,
+                        "start": round(segment.start, 3),
+                        "end": round(segment.end, 3),
+                        "caption": segment.text,
+                        "captions": list(segment.captions),
+                    }
+                    for segment in segments
+                ],
+            )
+        finally:
+            await asyncio.to_thread(self._desk.delete, job)
+
+    async def caption_batch(
+        self,
+        files: list[str] | None,
+        language: str,
+        instruction: str,
+        window_seconds: float,
+        overlap_seconds: float,
+        samples: int,
+        sampling: dict[str, Any] | None,
+        formats: list[str] | None,
+        request: gr.Request,
+    ) -> AsyncGenerator[tuple[dict[str, Any], str | None], None]:
+        """Captions many files: sounds, videos and zip archives.
+
+        Yields (state, None) while it works and (state, zip file with the exports) at the end. The state has files,
+        done, failed, and errors: name → sentence. Closing the call ends the work. The parameters are those of
+        `/caption`, and
+
+        Parameters:
+            formats: of "txt", "jsonl", "csv", "srt", "vtt"; empty: "jsonl"
+        """
+        wanted = [name for name in FORMATS if name in (formats or ["jsonl"])] or ["jsonl"]
+        job = await self._start(
+            files or [], request, language, instruction, sampling, (window_seconds, overlap_seconds, samples)
+        )
+        try:
+            shown: dict[str, Any] = {}
+            while job.running:
+                await asyncio.sleep(LOOK_SECONDS)
+                state = _state(job, request)
+                if state != shown:
+                    shown = state
+                    yield state, None
+            self._raise_what_failed(job, [], request)
+            target = self._desk.uploads / "exports" / job.id / "captions.zip"
+            await asyncio.to_thread(archive, job.store.captioned_files, wanted, target)
+            yield _state(job, request), str(target)
+        finally:
+            await asyncio.to_thread(self._desk.delete, job)
+
+    async def _start(
+        self,
+        files: list[str],
+        request: gr.Request,
+        language: str,
+        instruction: str,
+        sampling: dict[str, Any] | None,
+        numbers: tuple[float, float, int],
+    ) -> DeskJob:
+        """A job of the caller's. Raises gr.Error with one sentence."""
+        reader = language_of(request)
+        try:
+            if len(files) > API_FILES:
+                raise UnsupportedRequest(phrase("captioner.too_many", count=len(files), limit=API_FILES))
+            can = await self._backend.ready()
+            drawn = sampling_of(read_sampling(sampling or {}, reader), can)
+            settings: CaptionSettings = read_settings(language or "en", instruction, numbers, drawn, reader)
+            return await asyncio.to_thread(
+                self._desk.create, [(Path(file).name, Path(file)) for file in files], settings
+            )
+        except BackendError as problem:
+            raise gr.Error(problem.text(reader), print_exception=False) from problem
+
+    def _raise_what_failed(self, job: DeskJob, items: list[Item], request: gr.Request) -> None:
+        """Raises gr.Error when the engine gave up or one of `items` failed."""
+        reasons = [item.error for item in items if item.error is not None]
+        if job.work.problem is not None:
+            reasons.insert(0, job.work.problem.phrase)
+        if reasons:
+            raise gr.Error(reasons[0].text(language_of(request)), print_exception=False)
+
+
+def _so_far(job: DeskJob) -> str:
+    """The captions of a job's only file, the growing ones included."""
+    [item] = job.store.items(limit=1)
+    texts = {segment.index: segment.text for segment in job.store.segments(item.id)}
+    for (_, number, sample), text in sorted(job.work.live.items()):
+        if sample == 0:
+            texts.setdefault(number, text)
+    return "\n\n".join(texts[number] for number in sorted(texts))
+
+
+def _state(job: DeskJob, request: gr.Request) -> dict[str, Any]:
+    counts, language = job.store.counts, language_of(request)
+    failed = job.store.items(state="failed")
+    return {
+        "files": counts.files,
+        "done": counts.done,
+        "failed": counts.failed,
+        "errors": {item.name: item.error.text(language) for item in failed if item.error is not None},
+    }
+
+
+def add_api(backend: Backend, desk: JobDesk) -> None:
+    """Publishes the endpoints in the Blocks that are being built."""
+    api = CaptionApi(backend, desk)
+    wanted = [
+        gr.Textbox("en", label="language", visible=False),
+        gr.Textbox("", label="instruction", visible=False),
+        gr.Number(30, label="window_seconds", visible=False),
+        gr.Number(0, label="overlap_seconds", visible=False),
+        gr.Number(1, label="samples", precision=0, visible=False),
+        gr.JSON({}, label="sampling", visible=False),
+    ]
+    public: dict[str, Any] = {"api_visibility": "public", "show_progress": "hidden", "concurrency_limit": 16}
+    sound = gr.File(label="sound", visible=False)
+    gr.Button(visible=False).click(
+        api.caption,
+        [sound, *wanted],
+        [gr.Textbox(label="text", visible=False), gr.JSON(label="segments", visible=False)],
+        api_name="caption",
+        **public,
+    )
+    files = gr.File(label="files", file_count="multiple", visible=False)
+    formats = gr.CheckboxGroup(list(FORMATS), label="formats", visible=False)
+    gr.Button(visible=False).click(
+        api.caption_batch,
+        [files, *wanted, formats],
+        [gr.JSON(label="state", visible=False), gr.File(label="exports", visible=False)],
+        api_name="caption_batch",
+        **public,
+    )

@@ -1,0 +1,332 @@
+"""A job → HTML for its reader. Pure: nothing is changed. `static/captions.js` puts the pieces into the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Final, assert_never
+
+from omni_backend import Backend, BackendError, Failed, Language, Loading, Phrase, Ready, phrase
+from omni_backend.caption.exports import FORMATS
+from omni_backend.caption.store import Counts, Item
+from omni_backend.caption.values import Segment
+from omni_ui import render
+from omni_ui.captioner.desk import DeskJob
+from omni_ui.captioner.limits import EDIT_CHARS, ROWS
+
+Piece = tuple[int, str]
+"""A row that has an id of its own, and its HTML."""
+
+WAVE_WIDTH: Final = 1000
+WAVE_HEIGHT: Final = 64
+_BARS: Final = 600
+_EXCERPT_CHARS: Final = 240
+_LINE_CHARS: Final = 70  # of a caption's box, to guess its height where the browser cannot
+_FILMS: Final = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg")
+
+
+def board(job: DeskJob, backend: Backend, language: Language, *, page: int, item: int | None) -> dict[str, Any]:
+    """Everything that a page shows of a job. `page`: of the table, from 0. `item`: the file that is open."""
+    counts = job.store.counts
+    pages = max(1, -(-counts.files // ROWS))
+    page = min(max(page, 0), pages - 1)
+    only = job.store.items(limit=1)[0] if counts.files == 1 else None
+    opened = only or (job.store.item(item) if item is not None else None)
+    return {
+        "active": job.running,
+        "summary": summary(job, counts, backend, language),
+        "controls": controls(job, counts, language),
+        "heads": "" if only else heads(language),
+        "rows": [] if only else rows(job, job.store.items(limit=ROWS, offset=page * ROWS), language),
+        "pager": pager(page, pages, language),
+        "open": detail(job, opened, language) if opened is not None else None,
+    }
+
+
+def summary(job: DeskJob, counts: Counts, backend: Backend, language: Language) -> str:
+    """How far the job is, in one sentence with a bar, and what went wrong."""
+    lines = [f'<p class="omni-far">{_say(_far(job, counts, backend), language)}</p>']
+    if job.running and counts.open:
+        share = (counts.captioned / counts.seconds) if counts.seconds else 0.0
+        name = _say(phrase("captioner.progress"), language)
+        lines.append(f'<progress aria-label="{name}" value="{min(share, 1.0):.4f}"></progress>')
+    if job.skipped:
+        skipped = phrase("captioner.skipped", count=len(job.skipped), names=_few(job.skipped))
+        lines.append(f'<p class="omni-mark">{_say(skipped, language)}</p>')
+    if job.work.problem is not None:
+        lines.append(render.error(job.work.problem, language))
+    return "".join(lines)
+
+
+def _far(job: DeskJob, counts: Counts, backend: Backend) -> Phrase:
+    ended = counts.done + counts.failed
+    values: dict[str, int] = {"done": ended, "files": counts.files, "failed": counts.failed}
+    if not counts.open:
+        if counts.files == 1:
+            return phrase("captioner.one_failed" if counts.failed else "captioner.one_done")
+        return (
+            phrase("captioner.all_done", files=counts.files)
+            if not counts.failed
+            else phrase("captioner.ended", done=counts.done, failed=counts.failed)
+        )
+    if not job.running:
+        return phrase("captioner.stopped", **values)
+    match backend.status:
+        case Loading() | Failed():
+            return phrase("captioner.waits_for_model", **values)
+        case Ready():
+            left = job.work.remaining(counts)
+            if left is None or counts.files == 1:
+                return phrase("captioner.one_runs") if counts.files == 1 else phrase("captioner.runs", **values)
+            return phrase("captioner.runs_left", left=clock(left), **values)
+        case never:
+            assert_never(never)
+
+
+def controls(job: DeskJob, counts: Counts, language: Language) -> str:
+    """The buttons for the whole job."""
+    buttons = []
+    if job.running:
+        buttons.append(_button("stop", "captioner.stop", language))
+    elif counts.open:
+        buttons.append(_button("resume", "captioner.resume", language))
+    if counts.failed and counts.files > 1:
+        buttons.append(_button("retry", "captioner.retry_all", language))
+    if counts.done or counts.captioned:
+        buttons.append(_exports(language))
+    buttons.append(_button("delete", "captioner.delete", language))
+    return "".join(buttons)
+
+
+def _exports(language: Language) -> str:
+    """The formats to choose from, unfolded by a button."""
+    boxes = "".join(
+        f'<label><input type="checkbox" name="formats" value="{format}"{" checked" if format == "srt" else ""}>'
+        f"<span>{_say(phrase(f'captioner.format_{format}'), language)}</span></label>"
+        for format in FORMATS
+    )
+    title, take = (_say(phrase(f"captioner.{key}"), language) for key in ("export", "download"))
+    return (
+        f'<details class="omni-exports"><summary>{title}</summary><form data-do="export">{boxes}'
+        f'<button type="submit" class="omni-press omni-chief">{take}</button></form></details>'
+    )
+
+
+def heads(language: Language) -> str:
+    """What the columns of the table are."""
+    names = (phrase(f"captioner.column_{name}").text(language) for name in ("file", "length", "state", "caption"))
+    return f"<tr>{''.join(f'<th scope=col>{escape(name)}</th>' for name in names)}<td></td></tr>"
+
+
+def rows(job: DeskJob, items: Sequence[Item], language: Language) -> list[Piece]:
+    """The lines of the table."""
+    excerpts = job.store.excerpts([item.id for item in items], _EXCERPT_CHARS)
+    return [(item.id, _row(item, excerpts.get(item.id, ""), language)) for item in items]
+
+
+def _row(item: Item, excerpt: str, language: Language) -> str:
+    if item.error is not None:
+        said, again = f'<span class="omni-wrong">{_say(item.error, language)}</span>', item.path.name != ""
+    else:
+        said, again = escape(excerpt), False
+    retry = _button("retry", "captioner.retry", language, item=item.id, of=item.name) if again else ""
+    length = "" if item.seconds is None else clock(item.seconds)
+    return (
+        f'<td class="omni-file"><button type="button" class="omni-link" data-do="open" data-item="{item.id}">'
+        f'{escape(item.name)}</button></td><td class="omni-length">{length}</td>'
+        f'<td class="omni-state omni-{item.state}">{_state(item, language)}</td>'
+        f'<td class="omni-excerpt">{said}</td><td class="omni-again">{retry}</td>'
+    )
+
+
+def _state(item: Item, language: Language) -> str:
+    if item.state == "running" and item.seconds:
+        return f"{min(99, int(100 * item.captioned / item.seconds))} %"
+    return _say(phrase(f"captioner.state_{item.state}"), language)
+
+
+def pager(page: int, pages: int, language: Language) -> str:
+    """Steps through a long table; empty for a short one."""
+    if pages == 1:
+        return ""
+    where = _say(phrase("captioner.page", page=page + 1, pages=pages), language)
+    back = _button("page", "captioner.page_back", language, item=page - 1, off=page == 0)
+    on = _button("page", "captioner.page_on", language, item=page + 1, off=page == pages - 1)
+    return f"{back}<span>{where}</span>{on}"
+
+
+def detail(job: DeskJob, item: Item, language: Language) -> dict[str, Any]:
+    """One open file: what it sounds like, and its captions with their times."""
+    cuts = job.store.cuts(item.id)
+    segments = {segment.index: segment for segment in job.store.segments(item.id)}
+    seconds = item.seconds or (cuts[-1][2] if cuts else 0.0)
+    writing = {number: text for (of, number, _), text in list(job.work.live.items()) if of == item.id}
+    pieces: list[Piece] = []
+    for number, start, end, _ in cuts:
+        if number in segments:
+            pieces.append((number, _segment(segments[number], job.store.settings.samples, language)))
+        elif number in writing:
+            pieces.append((number, _writing(start, end, writing[number], language)))
+    title = "" if item.error is None else render.error(item.error, language)
+    return {
+        "item": item.id,
+        "head": f'<h2 tabindex="-1">{escape(item.name)}</h2>{title}',
+        "player": _player(job, item, language) if item.path.name else "",
+        "wave": _wave(cuts, seconds) if cuts else "",
+        "rows": pieces,
+    }
+
+
+def _player(job: DeskJob, item: Item, language: Language) -> str:
+    kind = "video" if item.path.suffix.lower() in _FILMS else "audio"
+    name = escape(item.name)
+    return (
+        f'<{kind} src="captions/{job.id}/sound/{item.id}" aria-label="{name}" controls preload="metadata" playsinline>'
+        f"</{kind}>"
+    )
+
+
+def _segment(segment: Segment, samples: int, language: Language) -> str:
+    """A caption to read, to change and to choose."""
+    span = f"{clock(segment.start)} – {clock(segment.end)}"
+    name = _say(phrase("captioner.caption_of", span=span), language)
+    lines = max(2, sum(1 + len(line) // _LINE_CHARS for line in segment.text.split("\n")))
+    box = (
+        f'<textarea data-number="{segment.index}" aria-label="{name}" rows="{min(lines, 20)}"'
+        f' maxlength="{EDIT_CHARS}">{_in_box(segment.text)}</textarea>'
+    )
+    marks = [phrase("ui.mark_length")] if segment.cut_short and segment.edited is None else []
+    marks += [phrase("captioner.edited")] if segment.edited is not None else []
+    lines_below = "".join(f'<span class="omni-mark">{_say(mark, language)}</span>' for mark in marks)
+    acts = _act("copy", phrase("turn.copy"), language, f'data-text="{escape(segment.text)}"')
+    if segment.edited is not None:
+        acts = _button("restore", "captioner.restore", language, number=segment.index) + acts
+    choice = _choice(segment, language) if samples > 1 else ""
+    return (
+        f'{_time(segment.start, segment.end, language)}{choice}{box}<div class="omni-under">{lines_below}{acts}</div>'
+    )
+
+
+def _choice(segment: Segment, language: Language) -> str:
+    """The samples, one of which is used."""
+    options = "".join(
+        f'<label><input type="radio" name="sample-{segment.index}" value="{number}" data-number="{segment.index}"'
+        f"{' checked' if number == segment.chosen and segment.edited is None else ''}>"
+        f"<span>{escape(text) or '—'}</span></label>"
+        for number, text in enumerate(segment.captions)
+    )
+    title = _say(phrase("captioner.samples_of", count=len(segment.captions)), language)
+    return f'<fieldset class="omni-samples"><legend>{title}</legend>{options}</fieldset>'
+
+
+def _writing(start: float, end: float, text: str, language: Language) -> str:
+    """A caption that is being written."""
+    said = escape(text) or f'<span class="omni-waiting">{_say(phrase("captioner.listening"), language)}</span>'
+    return f'{_time(start, end, language)}<p class="omni-writing">{said}</p>'
+
+
+def _time(start: float, end: float, language: Language) -> str:
+    span = f"{clock(start)} – {clock(end)}"
+    title = _say(phrase("captioner.play_from", time=clock(start)), language)
+    return (
+        f'<button type="button" class="omni-time" data-do="seek" data-start="{start:.3f}" data-end="{end:.3f}"'
+        f' title="{title}">{span}</button>'
+    )
+
+
+def _wave(cuts: Sequence[tuple[int, float, float, bytes]], seconds: float) -> str:
+    """The sound as a shape, as far as it was read, with its cuts. A click on it plays from there; so do the times."""
+    scale = WAVE_WIDTH / max(seconds, cuts[-1][2])
+    peaks = b"".join(cut[3] for cut in cuts)
+    bars = min(_BARS, len(peaks))
+    width = cuts[-1][2] * scale / bars
+    middle = WAVE_HEIGHT / 2
+    heights = [
+        max(0.5, max(peaks[k * len(peaks) // bars : (k + 1) * len(peaks) // bars]) / 255 * middle) for k in range(bars)
+    ]
+    above = [f"{k * width:.1f} {middle - height:.1f}" for k, height in enumerate(heights)]
+    below = [f"{k * width:.1f} {middle + height:.1f}" for k, height in reversed(list(enumerate(heights)))]
+    lines = "".join(
+        f'<line x1="{start * scale:.1f}" x2="{start * scale:.1f}" y1="0" y2="{WAVE_HEIGHT}"/>'
+        for number, start, _, _ in cuts
+        if number
+    )
+    return (
+        f'<svg viewBox="0 0 {WAVE_WIDTH} {WAVE_HEIGHT}" preserveAspectRatio="none" aria-hidden="true"'
+        f' data-seconds="{WAVE_WIDTH / scale:.3f}"><path d="M{" ".join(above + below)}Z"/>{lines}'
+        f'<line class="omni-playhead" x1="0" x2="0" y1="0" y2="{WAVE_HEIGHT}"/></svg>'
+    )
+
+
+def job_links(jobs: Sequence[tuple[DeskJob, float]], language: Language) -> str:
+    """Earlier jobs of this browser, to come back to. With each: when it was used last, Unix time."""
+    if not jobs:
+        return ""
+    title = _say(phrase("captioner.earlier"), language)
+    links = "".join(
+        f'<button type="button" class="omni-link" data-do="job" data-job="{job.id}">{_title(job, language)}'
+        f' <time data-at="{at:.0f}"></time></button>'
+        for job, at in jobs
+    )
+    return f"<h2>{title}</h2>{links}"
+
+
+def _title(job: DeskJob, language: Language) -> str:
+    names = [item.name for item in job.store.items(limit=2)]
+    counts = job.store.counts
+    if counts.files <= 1:
+        return escape(names[0] if names else "—")
+    return f"{escape(names[0])} {_say(phrase('captioner.and_more', count=counts.files - 1), language)}"
+
+
+def problem(error: BackendError | Phrase, language: Language) -> str:
+    """What could not be done, as one line."""
+    return render.error(error, language)
+
+
+def clock(seconds: float) -> str:
+    """A time for people: 0:07, 12:34, 1:02:03; tenths below ten seconds, where they matter."""
+    if 0 < seconds < 10 and round(seconds, 1) != int(seconds):
+        return f"0:{seconds:04.1f}"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _in_box(text: str) -> str:
+    """HTML drops a line break at the beginning of a box."""
+    return ("\n" if text.startswith("\n") else "") + escape(text)
+
+
+def _button(
+    what: str,
+    key: str,
+    language: Language,
+    *,
+    item: int | None = None,
+    number: int | None = None,
+    of: str = "",
+    off: bool = False,
+) -> str:
+    name = _say(phrase(key), language)
+    about = "".join(
+        f' data-{which}="{value}"' for which, value in (("item", item), ("number", number)) if value is not None
+    )
+    called = f' aria-label="{name}: {escape(of)}"' if of else ""
+    disabled = " disabled" if off else ""
+    return f'<button type="button" class="omni-press" data-do="{what}"{about}{called}{disabled}>{name}</button>'
+
+
+def _act(what: str, name: Phrase, language: Language, more: str) -> str:
+    said = _say(name, language)
+    return (
+        f'<button type="button" class="omni-act" data-omni="{what}" {more} aria-label="{said}" title="{said}"></button>'
+    )
+
+
+def _say(text: Phrase, language: Language) -> str:
+    return escape(text.text(language))

@@ -1,0 +1,343 @@
+// Caption jobs. A job runs on the server whether a page looks or not; this asks for what there is to see, puts it into
+// the page piece by piece, and sends what a person does. Which jobs are this browser's is kept here.
+(() => {
+  const PLACE = "omni-jobs"; // ids, the latest first
+  const FAST = 250; // ms between two looks at a job that runs
+  const AGAIN = 2000; // ms until what failed is tried again
+  const SAVE = 600; // ms after the last key until a caption is saved
+  const box = () => document.querySelector("#omni-job");
+
+  let job = "";
+  let page = 0;
+  let item = null; // the file that is open
+  let seen = ""; // what the server gave last, to be told only news
+  let active = false;
+  let timer = 0;
+  let look = 0; // counts the looks, so that a late answer to an old one is dropped
+  const unsaved = new Map(); // item:number → {item, number, text} that a person wrote
+
+  // Which jobs there are
+
+  function jobs() {
+    try {
+      return JSON.parse(localStorage.getItem(PLACE)) ?? [];
+    } catch {
+      return job ? [job] : []; // storage is closed to pages inside other sites
+    }
+  }
+
+  function keep(ids) {
+    try {
+      localStorage.setItem(PLACE, JSON.stringify(ids.slice(0, 20)));
+    } catch {
+      // see above
+    }
+  }
+
+  omni.openJob = (id) => {
+    if (!id) return;
+    keep([id, ...jobs().filter((other) => other !== id)]);
+    open(id);
+    box().scrollIntoView({ block: "nearest" });
+  };
+
+  function open(id) {
+    [job, page, item, seen, active] = [id, 0, null, "", false];
+    lay();
+    watch();
+    listEarlier();
+  }
+
+  function close() {
+    keep(jobs().filter((other) => other !== job));
+    job = "";
+    clearTimeout(timer);
+    box().replaceChildren();
+    listEarlier();
+  }
+
+  async function listEarlier() {
+    const others = jobs().filter((id) => id !== job);
+    const reply = others.length ? await ask(`?ids=${others}&lang=${omni.language}`) : null;
+    let place = document.querySelector("#omni-earlier");
+    if (!place) {
+      place = document.createElement("section");
+      place.id = "omni-earlier";
+      box().after(place);
+    }
+    const { html = "", ids = [] } = reply?.ok ? await reply.json() : {};
+    if (reply?.ok) keep(jobs().filter((id) => id === job || ids.includes(id) || !others.includes(id)));
+    place.innerHTML = html;
+    for (const time of place.querySelectorAll("time")) {
+      time.textContent = new Date(1000 * time.dataset.at).toLocaleString(omni.language, {
+        dateStyle: "medium",
+        timeStyle: "short",
+      });
+    }
+  }
+
+  // Asking the server
+
+  const ask = (path, options) =>
+    fetch(`captions/${path}`, { cache: "no-store", ...options }).catch(() => undefined);
+
+  async function watch() {
+    clearTimeout(timer);
+    if (!job) return;
+    const mine = ++look;
+    const about = new URLSearchParams({ lang: omni.language, page, seen });
+    if (item !== null) about.set("item", item);
+    const reply = await ask(`${job}?${about}`);
+    const board = reply?.status === 200 ? await reply.json().catch(() => undefined) : undefined;
+    if (mine !== look) return;
+    const lost = !reply || reply.status >= 500;
+    if (lost) omni.tell(omni.say("captions.lost"));
+    else if (document.querySelector("#omni-refused")?.textContent === omni.say("captions.lost")) omni.tell("");
+    if (reply?.status === 404) {
+      const { error } = await reply.json().catch(() => ({}));
+      close();
+      if (error) omni.tell(error);
+      return;
+    }
+    if (board) {
+      seen = reply.headers.get("X-Seen");
+      show(board);
+    }
+    if (active || lost) timer = setTimeout(watch, lost || document.hidden ? AGAIN : FAST);
+  }
+
+  async function act(what, about = {}) {
+    const reply = await ask(`${job}/${what}?lang=${omni.language}`, { method: "POST", body: JSON.stringify(about) });
+    const error = reply?.ok ? "" : reply ? (await reply.json().catch(() => ({}))).error : omni.say("captions.lost");
+    omni.tell(error ?? omni.say("page.failed"));
+    return !error && reply.ok;
+  }
+
+  // Showing
+
+  function lay() {
+    box().innerHTML = `
+      <section class="omni-board">
+        <div class="omni-summary"></div><div class="omni-controls"></div>
+        <div class="omni-table"><table><thead></thead><tbody></tbody></table></div><div class="omni-pager"></div>
+      </section>
+      <section class="omni-open" hidden>
+        <div class="omni-name"></div><div class="omni-player"></div><div class="omni-wave"></div><ol></ol>
+      </section>`;
+  }
+
+  const find = (selector) => box().querySelector(selector);
+
+  function show(board) {
+    const ended = active && !board.active;
+    active = board.active;
+    put(find(".omni-summary"), board.summary);
+    put(find(".omni-controls"), board.controls);
+    put(find("thead"), board.heads);
+    put(find(".omni-pager"), board.pager);
+    putRows(find("tbody"), "tr", board.rows);
+    find(".omni-table").hidden = !board.rows.length;
+    showOpen(board.open);
+    if (ended) omni.announce(find(".omni-far").textContent);
+  }
+
+  function showOpen(open) {
+    const place = find(".omni-open");
+    place.hidden = !open;
+    if (!open) return;
+    const fresh = place.dataset.item !== String(open.item);
+    if (fresh) {
+      place.dataset.item = open.item;
+      find("ol").replaceChildren();
+    }
+    put(find(".omni-name"), open.head);
+    put(find(".omni-player"), open.player);
+    put(find(".omni-wave"), open.wave);
+    putRows(find("ol"), "li", open.rows);
+    follow();
+    for (const row of find("tbody").rows) row.classList.toggle("omni-chosen", row.dataset.id === String(open.item));
+    if (fresh && item !== null) {
+      find("h2").focus({ preventScroll: true });
+      place.scrollIntoView({ block: "start" });
+    }
+  }
+
+  // Where the focus is, to find it again in what takes the place of its element.
+  function focused(element) {
+    const one = document.activeElement;
+    if (!element.contains(one) || one === element) return null;
+    const { tagName, name = "", dataset } = one;
+    return [...element.querySelectorAll(tagName)].findIndex((other) => other === one) >= 0
+      ? { tagName, name, act: dataset.do ?? "", value: one.value ?? "" }
+      : null;
+  }
+
+  function put(element, html) {
+    if (element.shown === html) return;
+    const was = focused(element);
+    const unfolded = element.querySelector("details")?.open;
+    element.innerHTML = element.shown = html;
+    if (unfolded && element.querySelector("details")) element.querySelector("details").open = true;
+    if (!was) return;
+    const same = (one) =>
+      (one.dataset.do ?? "") === was.act && (one.name ?? "") === was.name && (one.value ?? "") === was.value;
+    [...element.querySelectorAll(was.tagName)].find(same)?.focus({ preventScroll: true });
+  }
+
+  // What is being written stays as it is.
+  const busy = (row) => row.contains(document.activeElement) && document.activeElement.matches("textarea");
+
+  function putRows(place, tag, pieces) {
+    const rows = new Map([...place.children].map((row) => [row.dataset.id, row]));
+    let after = null;
+    for (const [id, html] of pieces) {
+      const row = rows.get(String(id)) ?? document.createElement(tag);
+      rows.delete(String(id));
+      row.dataset.id = id;
+      if (!busy(row) && !unsaved.has(`${item ?? ""}:${id}`)) put(row, html);
+      const next = after ? after.nextSibling : place.firstChild;
+      if (next !== row) place.insertBefore(row, next);
+      after = row;
+    }
+    for (const row of rows.values()) row.remove();
+  }
+
+  // Listening
+
+  const player = () => find(".omni-player audio, .omni-player video");
+
+  function follow() {
+    const sound = player();
+    const wave = find(".omni-wave svg");
+    if (!sound || !wave) return;
+    const share = sound.currentTime / wave.dataset.seconds;
+    wave.querySelector(".omni-playhead").setAttribute("transform", `translate(${share * wave.viewBox.baseVal.width})`);
+    for (const time of box().querySelectorAll(".omni-time")) {
+      const { start, end } = time.dataset;
+      const now = sound.currentTime > 0 && sound.currentTime >= start && sound.currentTime < end;
+      time.closest("li").classList.toggle("omni-now", now);
+    }
+  }
+
+  function playFrom(seconds) {
+    const sound = player();
+    if (!sound) return;
+    sound.currentTime = seconds;
+    sound.play().catch(() => {}); // a browser that may not play has its own sign for it
+    follow();
+  }
+
+  // These do not bubble.
+  for (const name of ["timeupdate", "seeked"]) {
+    addEventListener(name, (event) => event.target === player() && follow(), true);
+  }
+  addEventListener(
+    "error",
+    (event) => {
+      const sound = event.target;
+      if (!box()?.contains(sound) || !sound.matches?.("audio, video") || sound.src.includes("as=preview")) return;
+      sound.src += "?as=preview"; // in a form that every browser plays
+    },
+    true,
+  );
+
+  // What a person does
+
+  const ACTS = {
+    open: ({ item: id }) => {
+      item = Number(id);
+      watch();
+    },
+    page: ({ item: number }) => {
+      page = Number(number);
+      watch();
+    },
+    job: ({ job: id }) => omni.openJob(id),
+    seek: ({ start }) => playFrom(Number(start)),
+    delete: async () => {
+      if (confirm(omni.say("captions.confirm_delete")) && (await act("delete"))) close();
+    },
+    retry: ({ item: id }) => go("retry", id === undefined ? {} : { item: Number(id) }),
+    stop: () => go("stop"),
+    resume: () => go("resume"),
+    restore: ({ number }) => go("edit", { item: shownItem(), number: Number(number), text: null }),
+  };
+
+  const shownItem = () => Number(find(".omni-open").dataset.item);
+
+  async function go(what, about) {
+    await save();
+    await act(what, about);
+    watch();
+  }
+
+  addEventListener("click", (event) => {
+    const button = event.target.closest?.("button[data-do]");
+    if (button && (box().contains(button) || button.closest("#omni-earlier"))) return void ACTS[button.dataset.do]?.(button.dataset);
+    const wave = event.target.closest?.(".omni-wave svg");
+    if (!wave) return;
+    const { left, width } = wave.getBoundingClientRect();
+    playFrom(((event.clientX - left) / width) * wave.dataset.seconds);
+  });
+
+  addEventListener("submit", (event) => {
+    const form = event.target.closest?.('form[data-do="export"]');
+    if (!form) return;
+    event.preventDefault();
+    const formats = new URLSearchParams(new FormData(form));
+    if (![...formats].length) return;
+    const link = document.createElement("a");
+    link.href = `captions/${job}/export?${formats}`;
+    link.download = "";
+    save().then(() => link.click());
+  });
+
+  addEventListener("change", (event) => {
+    const choice = event.target.closest?.(".omni-samples input");
+    if (!choice) return;
+    const about = { item: shownItem(), number: Number(choice.dataset.number), sample: Number(choice.value) };
+    unsaved.delete(`${about.item}:${about.number}`);
+    go("choose", about);
+  });
+
+  // Captions are saved while they are written.
+
+  let saving = 0;
+
+  addEventListener("input", (event) => {
+    const area = event.target.closest?.("#omni-job textarea");
+    if (!area) return;
+    const [of, number] = [shownItem(), Number(area.dataset.number)];
+    unsaved.set(`${of}:${number}`, { item: of, number, text: area.value });
+    clearTimeout(saving);
+    saving = setTimeout(save, SAVE);
+  });
+  addEventListener("focusout", (event) => event.target.matches?.("#omni-job textarea") && save().then(watch));
+
+  async function save() {
+    clearTimeout(saving);
+    for (const [key, about] of [...unsaved]) {
+      const reply = await ask(`${job}/edit?lang=${omni.language}`, { method: "POST", body: JSON.stringify(about), keepalive: true });
+      if (reply && reply.status < 500) {
+        if (unsaved.get(key) === about) unsaved.delete(key);
+        if (reply.ok) omni.announce(omni.say("captions.saved"));
+        else omni.tell((await reply.json().catch(() => ({}))).error ?? omni.say("page.failed"));
+      } else {
+        omni.tell(omni.say("captions.not_saved"));
+        saving = setTimeout(save, AGAIN);
+        return;
+      }
+    }
+    if (document.querySelector("#omni-refused")?.textContent === omni.say("captions.not_saved")) omni.tell("");
+  }
+  addEventListener("pagehide", () => unsaved.size && save());
+  addEventListener("visibilitychange", () => !document.hidden && active && watch());
+
+  // A page that comes back shows its last job.
+  omni.once(() => {
+    if (!box()) return false;
+    const [latest] = jobs();
+    if (latest) open(latest);
+    return true;
+  });
+})();
