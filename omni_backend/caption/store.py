@@ -186,6 +186,13 @@ class JobStore:
         rows = self._all(f"SELECT {_ITEM} FROM items WHERE id = ?", id)
         return _item(rows[0]) if rows else None
 
+    def neighbours(self, item: int) -> tuple[int | None, int | None]:
+        """The files before and after it; None at the ends."""
+        [(before, after)] = self._all(
+            "SELECT (SELECT MAX(id) FROM items WHERE id < ?1), (SELECT MIN(id) FROM items WHERE id > ?1)", item
+        )
+        return before, after
+
     def start(self, item: int) -> None:
         """Notes that it is being captioned."""
         self._write("UPDATE items SET state = 'running', starts = starts + 1 WHERE id = ?", item)

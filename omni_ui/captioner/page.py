@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ import gradio as gr
 from gradio.blocks import Block
 
 from omni_backend import Backend, BackendError, Capabilities, Loading
+from omni_backend.caption.file_names import is_hidden, is_media
 from omni_backend.media_values import bytes_text
 from omni_ui import render
 from omni_ui.captioner.api import add_api
 from omni_ui.captioner.desk import JobDesk
 from omni_ui.captioner.form import Form, build_form, build_language
+from omni_ui.captioner.views import skipped
 from omni_ui.examples import Example, hand_over
 from omni_ui.head import head
 from omni_ui.language import label, language_of
@@ -33,6 +36,7 @@ UPLOAD_SECONDS: Final = 3600
 
 Given = Sequence[str] | str | None
 """What a gr.File, gr.UploadButton or gr.Audio holds."""
+Names = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ class Parts:
     recording: gr.Audio
     start: gr.Button
     error: gr.HTML
+    said: gr.Textbox
+    """The names of a folder's files as the browser has them, below the folder: JSON."""
+    names: gr.State
+    """Of files that came in folders: path → what to call them, one name for each time the same file came."""
     job: gr.Textbox
     """The id of a job that was just made."""
     form: Form
@@ -113,27 +121,40 @@ class CaptionPage:
         shown, sampling = self.fill_form(request), self._parts.form.sampling.values()
         return {part: shown[part] for part in sampling if part in shown} or shown
 
-    def add_folder(self, folder: Given, files: Given) -> Updates:
-        """Puts the files of a folder beside those that were chosen."""
-        return {self._parts.files: [*_paths(files), *_paths(folder)], self._parts.folder: None}
+    def add_folder(self, request: gr.Request, folder: Given, files: Given, said: str, names: Names) -> Updates:
+        """Puts the sounds of a folder beside the files that were chosen."""
+        parts, paths = self._parts, _paths(folder)
+        called = _called(said, paths)
+        sounds = [(name, path) for name, path in zip(called, paths, strict=True) if _wanted(name)]
+        for name, path in sounds:
+            names.setdefault(path, []).append(name)
+        others = len(paths) - len(sounds)
+        note = (skipped(tuple(name for name in called if not _wanted(name))),) if others else ()
+        return {
+            parts.files: [*_paths(files), *(path for _, path in sounds)] or None,
+            parts.folder: None,
+            parts.names: names,
+            parts.error: render.notes(note, language_of(request)),
+        }
 
-    async def start(self, request: gr.Request, files: Given, recording: Given, *settings: Any) -> Updates:
+    async def start(self, request: gr.Request, files: Given, recording: Given, names: Names, *settings: Any) -> Updates:
         """Makes a job of what was given, or says in one line why not and changes nothing."""
-        return await self._begin(request, [*_paths(files), *_paths(recording)], settings)
+        return await self._begin(request, [*_paths(files), *_paths(recording)], names, settings)
 
     async def offer(self, request: gr.Request, paths: list[str], *settings: Any) -> Updates:
         """Makes a job of an example."""
-        return await self._begin(request, paths, settings)
+        return await self._begin(request, paths, {}, settings)
 
-    async def _begin(self, request: gr.Request, paths: list[str], settings: tuple[Any, ...]) -> Updates:
+    async def _begin(self, request: gr.Request, paths: list[str], names: Names, settings: tuple[Any, ...]) -> Updates:
         parts, language = self._parts, language_of(request)
+        left = {path: iter(called) for path, called in names.items()}
         try:
             wanted = parts.form.read(settings, self._can, language)
-            given = [(Path(path).name, Path(path)) for path in paths]
+            given = [(next(left.get(path, iter(())), Path(path).name), Path(path)) for path in paths]
             job = await asyncio.to_thread(self._desk.create, given, wanted)
         except BackendError as problem:
             return {parts.error: render.error(problem, language)}
-        return {parts.job: job.id, parts.error: "", parts.files: None, parts.recording: None}
+        return {parts.job: job.id, parts.error: "", parts.files: None, parts.recording: None, parts.names: {}}
 
 
 def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, gr.Button, tuple[gr.Button, ...]]:
@@ -148,7 +169,7 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
                 gr.Markdown(label("captioner.embedded"), elem_id="omni-embedded")
             offers = offer_buttons(examples)
         with gr.Column(elem_id="omni-give"):
-            files = gr.File(file_count="multiple", label=label("captioner.files"), elem_id="omni-files", height=120)
+            files = gr.File(file_count="multiple", label=label("captioner.files"), elem_id="omni-files")
             recording = gr.Audio(
                 sources=["microphone"],
                 type="filepath",
@@ -178,6 +199,8 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
         recording=recording,
         start=start,
         error=error,
+        said=gr.Textbox(visible="hidden"),
+        names=gr.State({}),
         job=gr.Textbox(visible="hidden"),
         form=form,
     )
@@ -192,8 +215,16 @@ def _wire(demo: gr.Blocks, page: CaptionPage, parts: Parts, settings: gr.Button)
     parts.ready.change(page.fill_form, None, [*form.inputs, parts.error], **light)
     form.reset.click(page.reset_sampling, None, [*form.sampling.values(), parts.error], **light)
     settings.click(None, js="() => omni.togglePanel()", **light)
-    parts.folder.upload(page.add_folder, [parts.folder, parts.files], [parts.files, parts.folder], **light)
-    begun = parts.start.click(page.start, [parts.files, parts.recording, *form.inputs], _begun(parts), **light)
+    parts.folder.upload(
+        page.add_folder,
+        [parts.folder, parts.files, parts.said, parts.names],
+        [parts.files, parts.folder, parts.names, parts.error],
+        js="(folder, files, said, names) => [folder, files, omni.folderNames(), names]",
+        **light,
+    )
+    begun = parts.start.click(
+        page.start, [parts.files, parts.recording, parts.names, *form.inputs], _begun(parts), **light
+    )
     begun.then(None, [parts.job], None, js="(id) => { omni.openJob(id) }", **light)
 
 
@@ -209,12 +240,28 @@ def _wire_offer(button: gr.Button, example: Example, page: CaptionPage, parts: P
 
 def _begun(parts: Parts) -> list[Block]:
     """What a new job changes."""
-    return [parts.job, parts.error, parts.files, parts.recording]
+    return [parts.job, parts.error, parts.files, parts.recording, parts.names]
 
 
 def _light(parts: Parts) -> dict[str, Any]:
     """How all events run: at once, without a sign of it."""
     return {"queue": False, "show_progress": "hidden", "show_progress_on": [parts.job], "api_visibility": "private"}
+
+
+def _wanted(name: str) -> bool:
+    """Whether a file of a folder is a sound, a film or an archive of them."""
+    return not is_hidden(name) and (is_media(name) or name.lower().endswith(".zip"))
+
+
+def _called(said: str, paths: list[str]) -> list[str]:
+    """What the files of a folder are called there; by themselves where the browser did not tell."""
+    try:
+        names = json.loads(said)
+    except ValueError:
+        names = None
+    if isinstance(names, list) and len(names) == len(paths) and all(isinstance(name, str) for name in names):
+        return names
+    return [Path(path).name for path in paths]
 
 
 def _paths(given: Given) -> list[str]:

@@ -39,7 +39,7 @@ def board(job: DeskJob, backend: Backend, language: Language, *, page: int, item
         "heads": "" if only else heads(language),
         "rows": [] if only else rows(job, job.store.items(limit=ROWS, offset=page * ROWS), language),
         "pager": pager(page, pages, language),
-        "open": detail(job, opened, language) if opened is not None else None,
+        "open": detail(job, opened, language, alone=only is not None) if opened is not None else None,
     }
 
 
@@ -51,8 +51,7 @@ def summary(job: DeskJob, counts: Counts, backend: Backend, language: Language) 
         name = _say(phrase("captioner.progress"), language)
         lines.append(f'<progress aria-label="{name}" value="{min(share, 1.0):.4f}"></progress>')
     if job.skipped:
-        skipped = phrase("captioner.skipped", count=len(job.skipped), names=_few(job.skipped))
-        lines.append(f'<p class="omni-mark">{_say(skipped, language)}</p>')
+        lines.append(f'<p class="omni-mark">{_say(skipped(job.skipped), language)}</p>')
     if job.work.problem is not None:
         lines.append(render.error(job.work.problem, language))
     return "".join(lines)
@@ -155,8 +154,8 @@ def pager(page: int, pages: int, language: Language) -> str:
     return f"{back}<span>{where}</span>{on}"
 
 
-def detail(job: DeskJob, item: Item, language: Language) -> dict[str, Any]:
-    """One open file: what it sounds like, and its captions with their times."""
+def detail(job: DeskJob, item: Item, language: Language, *, alone: bool) -> dict[str, Any]:
+    """One open file: what it sounds like, and its captions with their times. `alone`: there is no table."""
     cuts = job.store.cuts(item.id)
     segments = {segment.index: segment for segment in job.store.segments(item.id)}
     seconds = item.seconds or (cuts[-1][2] if cuts else 0.0)
@@ -167,17 +166,29 @@ def detail(job: DeskJob, item: Item, language: Language) -> dict[str, Any]:
             pieces.append((number, _segment(segments[number], job.store.settings.samples, language)))
         elif number in writing:
             pieces.append((number, _writing(start, end, writing[number], language)))
-    title = "" if item.error is None else render.error(item.error, language)
+    wrong = "" if item.error is None else render.error(item.error, language)
+    steps = "" if alone else _steps(job, item, language)
     return {
         "item": item.id,
-        "head": f'<h2 tabindex="-1">{escape(item.name)}</h2>{title}',
-        "player": _player(job, item, language) if item.path.name else "",
+        "head": f'<h2 tabindex="-1">{escape(item.name)}</h2>{steps}{wrong}',
+        "player": _player(job, item) if cuts or item.seconds else "",
         "wave": _wave(cuts, seconds) if cuts else "",
         "rows": pieces,
     }
 
 
-def _player(job: DeskJob, item: Item, language: Language) -> str:
+def _steps(job: DeskJob, item: Item, language: Language) -> str:
+    """To the files beside it, and back to the table."""
+    before, after = job.store.neighbours(item.id)
+    buttons = [
+        _button("open", "captioner.file_before", language, item=before, off=before is None),
+        _button("open", "captioner.file_after", language, item=after, off=after is None),
+        _button("table", "captioner.to_table", language),
+    ]
+    return f'<div class="omni-steps">{"".join(buttons)}</div>'
+
+
+def _player(job: DeskJob, item: Item) -> str:
     kind = "video" if item.path.suffix.lower() in _FILMS else "audio"
     name = escape(item.name)
     return (
@@ -202,9 +213,8 @@ def _segment(segment: Segment, samples: int, language: Language) -> str:
     if segment.edited is not None:
         acts = _button("restore", "captioner.restore", language, number=segment.index) + acts
     choice = _choice(segment, language) if samples > 1 else ""
-    return (
-        f'{_time(segment.start, segment.end, language)}{choice}{box}<div class="omni-under">{lines_below}{acts}</div>'
-    )
+    time = _time(segment.start, segment.end, language)
+    return f'{time}<span class="omni-acts">{acts}</span>{choice}{box}{lines_below}'
 
 
 def _choice(segment: Segment, language: Language) -> str:
@@ -244,8 +254,9 @@ def _wave(cuts: Sequence[tuple[int, float, float, bytes]], seconds: float) -> st
     heights = [
         max(0.5, max(peaks[k * len(peaks) // bars : (k + 1) * len(peaks) // bars]) / 255 * middle) for k in range(bars)
     ]
-    above = [f"{k * width:.1f} {middle - height:.1f}" for k, height in enumerate(heights)]
-    below = [f"{k * width:.1f} {middle + height:.1f}" for k, height in reversed(list(enumerate(heights)))]
+    steps = list(enumerate([*heights, heights[-1]]))
+    above = [f"{k * width:.1f} {middle - height:.1f}" for k, height in steps]
+    below = [f"{k * width:.1f} {middle + height:.1f}" for k, height in reversed(steps)]
     lines = "".join(
         f'<line x1="{start * scale:.1f}" x2="{start * scale:.1f}" y1="0" y2="{WAVE_HEIGHT}"/>'
         for number, start, _, _ in cuts
@@ -291,6 +302,13 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def skipped(names: Sequence[str]) -> Phrase:
+    """Says which files that came along are no sounds."""
+    if len(names) == 1:
+        return phrase("captioner.skipped_one", name=names[0])
+    return phrase("captioner.skipped", count=len(names), names=_few(names))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -38,11 +38,12 @@
     if (!id) return;
     keep([id, ...jobs().filter((other) => other !== id)]);
     open(id);
-    box().scrollIntoView({ block: "nearest" });
+    box().scrollIntoView({ block: "start", behavior: "smooth" });
   };
 
   function open(id) {
     [job, page, item, seen, active] = [id, 0, null, "", false];
+    omni.tell("");
     lay();
     watch();
     listEarlier();
@@ -241,6 +242,19 @@
     true,
   );
 
+  // Folders: Gradio keeps no names below them
+
+  let folder = [];
+  omni.folderNames = () => JSON.stringify(folder);
+  addEventListener(
+    "change",
+    (event) => {
+      if (!event.target.matches?.("#omni-go input[type=file]")) return;
+      folder = [...event.target.files].map((file) => file.webkitRelativePath || file.name);
+    },
+    true,
+  );
+
   // What a person does
 
   const ACTS = {
@@ -251,6 +265,10 @@
     page: ({ item: number }) => {
       page = Number(number);
       watch();
+    },
+    table: () => {
+      box().scrollIntoView({ block: "start" });
+      find(`tr[data-id="${shownItem()}"] button`)?.focus({ preventScroll: true });
     },
     job: ({ job: id }) => omni.openJob(id),
     seek: ({ start }) => playFrom(Number(start)),
