@@ -13,7 +13,7 @@ from omni_backend import DEFAULT_LANGUAGE, LANGUAGES, Language, sentences
 
 LANGUAGE_NAMES: Final[Mapping[Language, str]] = {"en": "English", "zh": "中文"}
 """Each language by its own name, for those who read no other."""
-SCRIPT_AREAS: Final = frozenset({"composer", "camera", "page", "captions"})
+SCRIPT_AREAS: Final = frozenset({"composer", "camera", "page", "jobs"})
 """The areas of the catalogue that are handed to the page's scripts."""
 
 Texts = Mapping[str, Mapping[Language, str]]

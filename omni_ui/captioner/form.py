@@ -92,9 +92,9 @@ def read_settings(
         language=language,
         instruction=said,
         sampling=sampling,
-        window_seconds=_number("window", window, limits.LEAST_WINDOW_SECONDS, limits.WINDOW_SECONDS, reader),
-        overlap_seconds=_number("overlap", overlap, 0, limits.MOST_OVERLAP_SECONDS, reader),
-        samples=int(_number("samples", samples, 1, limits.MOST_SAMPLES, reader)),
+        window_seconds=_within("window", window, limits.LEAST_WINDOW_SECONDS, limits.WINDOW_SECONDS, reader),
+        overlap_seconds=_within("overlap", overlap, 0, limits.MOST_OVERLAP_SECONDS, reader),
+        samples=int(_within("samples", samples, 1, limits.MOST_SAMPLES, reader)),
     )
 
 
@@ -129,7 +129,7 @@ def _asked(instruction: object, language: object, reader: Language) -> object:
     return "" if instruction in own else instruction
 
 
-def _number(name: str, value: object, low: float, high: float, reader: Language) -> float:
+def _within(name: str, value: object, low: float, high: float, reader: Language) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not low <= value <= high:  # type: ignore[operator] # a number, see above
         called = phrase(f"captioner.{name}").text(reader)

@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from omni_backend import Backend, BackendError, Capabilities, Loading
-from omni_backend.caption.file_names import is_hidden, is_media
+from omni_backend.caption.file_names import in_order, is_hidden, is_media
 from omni_backend.media_values import bytes_text
 from omni_ui import render
 from omni_ui.captioner.api import add_api
@@ -126,6 +126,7 @@ class CaptionPage:
         parts, paths = self._parts, _paths(folder)
         called = _called(said, paths)
         sounds = [(name, path) for name, path in zip(called, paths, strict=True) if _wanted(name)]
+        sounds.sort(key=lambda sound: in_order(sound[0]))
         for name, path in sounds:
             names.setdefault(path, []).append(name)
         others = len(paths) - len(sounds)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
-from omni_backend import Backend, BackendError, Failed, Language, Loading, Phrase, Ready, phrase
+from omni_backend import Backend, Language, Phrase, Ready, phrase
 from omni_backend.caption.exports import FORMATS
 from omni_backend.caption.store import Counts, Item
 from omni_backend.caption.values import Segment
@@ -45,7 +45,8 @@ def board(job: DeskJob, backend: Backend, language: Language, *, page: int, item
 
 def summary(job: DeskJob, counts: Counts, backend: Backend, language: Language) -> str:
     """How far the job is, in one sentence with a bar, and what went wrong."""
-    lines = [f'<p class="omni-far">{_say(_far(job, counts, backend), language)}</p>']
+    far = " · ".join(_say(part, language) for part in _far(job, counts, backend))
+    lines = [f'<p class="omni-far">{far}</p>']
     if job.running and counts.open:
         share = (counts.captioned / counts.seconds) if counts.seconds else 0.0
         name = _say(phrase("captioner.progress"), language)
@@ -57,43 +58,44 @@ def summary(job: DeskJob, counts: Counts, backend: Backend, language: Language) 
     return "".join(lines)
 
 
-def _far(job: DeskJob, counts: Counts, backend: Backend) -> Phrase:
+def _far(job: DeskJob, counts: Counts, backend: Backend) -> list[Phrase]:
+    """How far it is, in a few words each."""
+    if counts.files == 1:
+        return [_far_alone(job, counts, backend)]
     ended = counts.done + counts.failed
-    values: dict[str, int] = {"done": ended, "files": counts.files, "failed": counts.failed}
+    files = phrase("captioner.files_of", done=ended, files=counts.files)
+    failed = [phrase("captioner.files_failed", failed=counts.failed)] if counts.failed else []
     if not counts.open:
-        if counts.files == 1:
-            return phrase("captioner.one_failed" if counts.failed else "captioner.one_done")
-        return (
-            phrase("captioner.all_done", files=counts.files)
-            if not counts.failed
-            else phrase("captioner.ended", done=counts.done, failed=counts.failed)
-        )
+        return [phrase("captioner.files_done", done=counts.done), *failed]
     if not job.running:
-        return phrase("captioner.stopped", **values)
-    match backend.status:
-        case Loading() | Failed():
-            return phrase("captioner.waits_for_model", **values)
-        case Ready():
-            left = job.work.remaining(counts)
-            if left is None or counts.files == 1:
-                return phrase("captioner.one_runs") if counts.files == 1 else phrase("captioner.runs", **values)
-            return phrase("captioner.runs_left", left=clock(left), **values)
-        case never:
-            assert_never(never)
+        return [phrase("captioner.stopped"), files, *failed]
+    if not isinstance(backend.status, Ready):
+        return [phrase("captioner.waits_for_model"), files, *failed]
+    left = job.work.remaining(counts)
+    return [files, *failed, *([phrase("captioner.left", left=clock(left))] if left is not None else [])]
+
+
+def _far_alone(job: DeskJob, counts: Counts, backend: Backend) -> Phrase:
+    """The same of the only file."""
+    if counts.open and not job.running:
+        return phrase("captioner.stopped")
+    if counts.open:
+        return phrase("captioner.listening" if isinstance(backend.status, Ready) else "captioner.waits_for_model")
+    return phrase("captioner.one_failed" if counts.failed else "captioner.one_done")
 
 
 def controls(job: DeskJob, counts: Counts, language: Language) -> str:
     """The buttons for the whole job."""
     buttons = []
     if job.running:
-        buttons.append(_button("stop", "captioner.stop", language))
+        buttons.append(_press("stop", "captioner.stop", language))
     elif counts.open:
-        buttons.append(_button("resume", "captioner.resume", language))
+        buttons.append(_press("resume", "captioner.resume", language))
     if counts.failed and counts.files > 1:
-        buttons.append(_button("retry", "captioner.retry_all", language))
+        buttons.append(_press("retry", "captioner.retry_all", language))
     if counts.done or counts.captioned:
         buttons.append(_exports(language))
-    buttons.append(_button("delete", "captioner.delete", language))
+    buttons.append(_press("delete", "captioner.delete", language))
     return "".join(buttons)
 
 
@@ -128,12 +130,12 @@ def _row(item: Item, excerpt: str, language: Language) -> str:
         said, again = f'<span class="omni-wrong">{_say(item.error, language)}</span>', item.path.name != ""
     else:
         said, again = escape(excerpt), False
-    retry = _button("retry", "captioner.retry", language, item=item.id, of=item.name) if again else ""
+    retry = _press("retry", "captioner.retry", language, item=item.id, of=item.name) if again else ""
     length = "" if item.seconds is None else clock(item.seconds)
     return (
         f'<td class="omni-file"><button type="button" class="omni-link" data-do="open" data-item="{item.id}">'
         f'{escape(item.name)}</button></td><td class="omni-length">{length}</td>'
-        f'<td class="omni-state omni-{item.state}">{_state(item, language)}</td>'
+        f'<td class="omni-state omni-is-{item.state}">{_state(item, language)}</td>'
         f'<td class="omni-excerpt">{said}</td><td class="omni-again">{retry}</td>'
     )
 
@@ -149,8 +151,8 @@ def pager(page: int, pages: int, language: Language) -> str:
     if pages == 1:
         return ""
     where = _say(phrase("captioner.page", page=page + 1, pages=pages), language)
-    back = _button("page", "captioner.page_back", language, item=page - 1, off=page == 0)
-    on = _button("page", "captioner.page_on", language, item=page + 1, off=page == pages - 1)
+    back = _press("page", "captioner.page_back", language, item=page - 1, off=page == 0)
+    on = _press("page", "captioner.page_on", language, item=page + 1, off=page == pages - 1)
     return f"{back}<span>{where}</span>{on}"
 
 
@@ -181,9 +183,9 @@ def _steps(job: DeskJob, item: Item, language: Language) -> str:
     """To the files beside it, and back to the table."""
     before, after = job.store.neighbours(item.id)
     buttons = [
-        _button("open", "captioner.file_before", language, item=before, off=before is None),
-        _button("open", "captioner.file_after", language, item=after, off=after is None),
-        _button("table", "captioner.to_table", language),
+        _press("open", "captioner.file_before", language, item=before, off=before is None),
+        _press("open", "captioner.file_after", language, item=after, off=after is None),
+        _press("table", "captioner.to_table", language),
     ]
     return f'<div class="omni-steps">{"".join(buttons)}</div>'
 
@@ -211,7 +213,7 @@ def _segment(segment: Segment, samples: int, language: Language) -> str:
     lines_below = "".join(f'<span class="omni-mark">{_say(mark, language)}</span>' for mark in marks)
     acts = _act("copy", phrase("turn.copy"), language, f'data-text="{escape(segment.text)}"')
     if segment.edited is not None:
-        acts = _button("restore", "captioner.restore", language, number=segment.index) + acts
+        acts = _press("restore", "captioner.restore", language, number=segment.index) + acts
     choice = _choice(segment, language) if samples > 1 else ""
     time = _time(segment.start, segment.end, language)
     return f'{time}<span class="omni-acts">{acts}</span>{choice}{box}{lines_below}'
@@ -290,11 +292,6 @@ def _title(job: DeskJob, language: Language) -> str:
     return f"{escape(names[0])} {_say(phrase('captioner.and_more', count=counts.files - 1), language)}"
 
 
-def problem(error: BackendError | Phrase, language: Language) -> str:
-    """What could not be done, as one line."""
-    return render.error(error, language)
-
-
 def clock(seconds: float) -> str:
     """A time for people: 0:07, 12:34, 1:02:03; tenths below ten seconds, where they matter."""
     if 0 < seconds < 10 and round(seconds, 1) != int(seconds):
@@ -320,7 +317,7 @@ def _in_box(text: str) -> str:
     return ("\n" if text.startswith("\n") else "") + escape(text)
 
 
-def _button(
+def _press(
     what: str,
     key: str,
     language: Language,

@@ -92,8 +92,8 @@
     const board = reply?.status === 200 ? await reply.json().catch(() => undefined) : undefined;
     if (mine !== look) return;
     const lost = !reply || reply.status >= 500;
-    if (lost) omni.tell(omni.say("captions.lost"));
-    else if (document.querySelector("#omni-refused")?.textContent === omni.say("captions.lost")) omni.tell("");
+    if (lost) omni.tell(omni.say("jobs.lost"));
+    else if (document.querySelector("#omni-refused")?.textContent === omni.say("jobs.lost")) omni.tell("");
     if (reply?.status === 404) {
       const { error } = await reply.json().catch(() => ({}));
       close();
@@ -109,7 +109,7 @@
 
   async function act(what, about = {}) {
     const reply = await ask(`${job}/${what}?lang=${omni.language}`, { method: "POST", body: JSON.stringify(about) });
-    const error = reply?.ok ? "" : reply ? (await reply.json().catch(() => ({}))).error : omni.say("captions.lost");
+    const error = reply?.ok ? "" : reply ? (await reply.json().catch(() => ({}))).error : omni.say("jobs.lost");
     omni.tell(error ?? omni.say("page.failed"));
     return !error && reply.ok;
   }
@@ -273,7 +273,7 @@
     job: ({ job: id }) => omni.openJob(id),
     seek: ({ start }) => playFrom(Number(start)),
     delete: async () => {
-      if (confirm(omni.say("captions.confirm_delete")) && (await act("delete"))) close();
+      if (confirm(omni.say("jobs.confirm_delete")) && (await act("delete"))) close();
     },
     retry: ({ item: id }) => go("retry", id === undefined ? {} : { item: Number(id) }),
     stop: () => go("stop"),
@@ -338,15 +338,15 @@
       const reply = await ask(`${job}/edit?lang=${omni.language}`, { method: "POST", body: JSON.stringify(about), keepalive: true });
       if (reply && reply.status < 500) {
         if (unsaved.get(key) === about) unsaved.delete(key);
-        if (reply.ok) omni.announce(omni.say("captions.saved"));
+        if (reply.ok) omni.announce(omni.say("jobs.saved"));
         else omni.tell((await reply.json().catch(() => ({}))).error ?? omni.say("page.failed"));
       } else {
-        omni.tell(omni.say("captions.not_saved"));
+        omni.tell(omni.say("jobs.not_saved"));
         saving = setTimeout(save, AGAIN);
         return;
       }
     }
-    if (document.querySelector("#omni-refused")?.textContent === omni.say("captions.not_saved")) omni.tell("");
+    if (document.querySelector("#omni-refused")?.textContent === omni.say("jobs.not_saved")) omni.tell("");
   }
   addEventListener("pagehide", () => unsaved.size && save());
   addEventListener("visibilitychange", () => !document.hidden && active && watch());
