@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from omni_backend import defaults
 from omni_backend.media_cache import Cache
 from omni_backend.media_values import Video, digest
-from omni_backend.server_sound import wav
+from omni_backend.wav import wav
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""Sound as servers take and send it: waveforms to WAV, and streamed base64 of WAV or raw PCM to waveforms. Pure."""
+"""Sound as servers send it: streamed base64 of WAV or raw PCM to waveforms. Pure."""
 
 from __future__ import annotations
 
@@ -13,34 +13,19 @@ from numpy.typing import NDArray
 from omni_backend.catalogue import phrase
 from omni_backend.errors import GenerationFailed
 from omni_backend.types import AudioDelta
+from omni_backend.wav import FLOAT, PCM
 
 SAMPLE_RATE: Final = 24_000  # Hz of sound that comes without a header: code2wav's, and OpenAI's pcm16
 
-_PCM: Final = 1
-_FLOAT: Final = 3
 _EXTENSIBLE: Final = 0xFFFE  # the real format stands in the first two bytes of a longer header's sub-format
 _ENDLESS: Final = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # lengths of a header that was written before the sound was known
 _OTHERS: Final = (b"OggS", b"fLaC", b"ID3")  # compressed sound, which nobody asked for
 
 
-def wav(samples: NDArray[np.float32], rate: int, *, exact: bool) -> bytes:
-    """A mono WAV file. `exact`: 32-bit floats, which lose nothing; else 16-bit integers, which everybody reads."""
-    if exact:
-        data = samples.astype("<f4").tobytes()
-        head = struct.pack("<HHIIHHH", _FLOAT, 1, rate, 4 * rate, 4, 32, 0)
-        fact = struct.pack("<4sII", b"fact", 4, samples.size)
-    else:
-        data = (np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes()
-        head, fact = struct.pack("<HHIIHH", _PCM, 1, rate, 2 * rate, 2, 16), b""
-    body = b"WAVE" + struct.pack("<4sI", b"fmt ", len(head)) + head + fact
-    body += struct.pack("<4sI", b"data", len(data)) + data
-    return struct.pack("<4sI", b"RIFF", len(body)) + body
-
-
 class _Kind(NamedTuple):
     """How the samples of a stream are written."""
 
-    code: int = _PCM
+    code: int = PCM
     channels: int = 1
     rate: int = SAMPLE_RATE
     bits: int = 16
@@ -133,7 +118,7 @@ def _format(head: bytes) -> _Kind:
     code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head)
     if code == _EXTENSIBLE and len(head) >= 26:
         code = int.from_bytes(head[24:26], "little")
-    known = (code == _PCM and bits in (8, 16, 24, 32)) or (code == _FLOAT and bits in (32, 64))
+    known = (code == PCM and bits in (8, 16, 24, 32)) or (code == FLOAT and bits in (32, 64))
     if not known or not channels or not rate:
         raise GenerationFailed(
             phrase("server.bad_sound"), detail=f"WAV format {code}, {bits} bits, {channels} channels, {rate} Hz"
@@ -154,7 +139,7 @@ def _decoded(piece: str) -> bytes:
 def _samples(data: bytes, kind: _Kind) -> NDArray[np.float32]:
     """Mono float32 within [-1, 1]."""
     flat: NDArray[Any]
-    if kind.code == _FLOAT:
+    if kind.code == FLOAT:
         flat = np.frombuffer(data, f"<f{kind.bits // 8}")
     elif kind.bits == 8:
         flat = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from omni_backend import AudioDelta, Done, ReasoningDelta, TextDelta, Usage
-from omni_backend.server_sound import wav
+from omni_backend.wav import wav
 from tests.waiting import wait_until
 
 SoundShape = Literal["content", "delta.audio", "second choice", "message"]

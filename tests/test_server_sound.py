@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from omni_backend import AudioDelta, GenerationFailed
-from omni_backend.server_sound import SoundStream, wav
+from omni_backend.server_sound import SoundStream
+from omni_backend.wav import wav
 from tests.media_files import SOUNDS, sound_file, tone
 
 RATE = 24_000

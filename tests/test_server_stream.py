@@ -18,8 +18,8 @@ from omni_backend import (
     TextDelta,
     Usage,
 )
-from omni_backend.server_sound import wav
 from omni_backend.server_stream import ChunkReader
+from omni_backend.wav import wav
 from tests.media_files import tone
 
 SOUND = tone(440, 0.16, 24_000)

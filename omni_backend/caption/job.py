@@ -30,8 +30,8 @@ from omni_backend.caption.windows import Window, cut
 from omni_backend.catalogue import Phrase, phrase
 from omni_backend.errors import BackendError, BackendUnavailable, EngineDied, GenerationFailed, UnsupportedRequest
 from omni_backend.media import MediaLoader
-from omni_backend.server_sound import wav
 from omni_backend.types import Done, MediaPart, TextDelta
+from omni_backend.wav import wav
 
 logger = logging.getLogger(__name__)
 
