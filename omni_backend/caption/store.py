@@ -7,10 +7,11 @@ call it. Knows nothing of engines.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -30,9 +31,10 @@ FILES: Final = "files"
 _SCHEMA: Final = """
 CREATE TABLE settings (value TEXT NOT NULL, wanted INTEGER NOT NULL DEFAULT 1);
 CREATE TABLE items (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, path TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, path BLOB NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
     seconds REAL, captioned REAL NOT NULL DEFAULT 0, starts INTEGER NOT NULL DEFAULT 0, error TEXT
 );
+CREATE UNIQUE INDEX names ON items (name) WHERE path != '';
 CREATE INDEX states ON items (state, id);
 CREATE TABLE segments (
     item INTEGER NOT NULL REFERENCES items (id), number INTEGER NOT NULL, start REAL NOT NULL, end REAL NOT NULL,
@@ -53,6 +55,7 @@ class Item:
     id: int
     name: str
     path: Path
+    """Empty where it never was a file."""
     state: State
     seconds: float | None
     """How long it is; None: not known yet."""
@@ -73,7 +76,7 @@ class Counts:
     done: int = 0
     failed: int = 0
     seconds: float = 0.0
-    """Of sound, as far as it is known and its file did not fail."""
+    """Of sound, as far as it is known and its file did not fail; never less than `captioned`."""
     captioned: float = 0.0
 
     @property
@@ -107,11 +110,9 @@ class JobStore:
             raise FileExistsError(str(folder / DATABASE))
         unfinished = folder / f"{DATABASE}.new"  # a job is there as a whole or not at all
         unfinished.unlink(missing_ok=True)
-        database = sqlite3.connect(unfinished)
-        database.executescript(_SCHEMA)
-        with database:
+        with closing(sqlite3.connect(unfinished)) as database, database:
+            database.executescript(_SCHEMA)
             database.execute("INSERT INTO settings (value) VALUES (?)", (json.dumps(asdict(settings)),))
-        database.close()
         unfinished.rename(folder / DATABASE)
         return cls.open(folder)
 
@@ -124,10 +125,14 @@ class JobStore:
         if not holds_job(folder):
             raise FileNotFoundError(str(folder / DATABASE))
         database = sqlite3.connect(folder / DATABASE, check_same_thread=False, isolation_level=None, timeout=10)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")  # safe against the end of the program, not of the power
-        store = cls(folder, database)
-        store._write("UPDATE items SET state = 'waiting' WHERE state = 'running'")
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")  # safe against the end of the program, not of the power
+            store = cls(folder, database)
+            store._write("UPDATE items SET state = 'waiting' WHERE state = 'running'")
+        except BaseException:
+            database.close()
+            raise
         return store
 
     def close(self) -> None:
@@ -151,7 +156,8 @@ class JobStore:
         """How far it is."""
         with self._lock:
             rows = self._database.execute(
-                "SELECT state, COUNT(*), TOTAL(seconds), TOTAL(MIN(captioned, COALESCE(seconds, captioned)))"
+                "SELECT state, COUNT(*), TOTAL(COALESCE(seconds, captioned)),"
+                " TOTAL(MIN(captioned, COALESCE(seconds, captioned)))"
                 " FROM items GROUP BY state"
             ).fetchall()
         numbers = {state: count for state, count, _, _ in rows}
@@ -161,12 +167,12 @@ class JobStore:
     # Files
 
     def add(self, found: Iterable[Found], refused: Iterable[Refused] = ()) -> None:
-        """Adds files to caption, and things that failed before they were files. Raises ValueError for a name that
-        is there already."""
+        """Adds files to caption, and things that failed before they were files. Raises ValueError for a file's name
+        that is there already, and adds nothing then."""
         with self._change() as database:
             try:
                 database.executemany(
-                    "INSERT INTO items (name, path) VALUES (?, ?)", [(one.name, str(one.path)) for one in found]
+                    "INSERT INTO items (name, path) VALUES (?, ?)", [(one.name, os.fsencode(one.path)) for one in found]
                 )
                 database.executemany(
                     "INSERT INTO items (name, path, state, error) VALUES (?, '', 'failed', ?)",
@@ -198,23 +204,27 @@ class JobStore:
         self._write("UPDATE items SET state = 'running', starts = starts + 1 WHERE id = ?", item)
 
     def measured(self, item: int, seconds: float) -> None:
-        """Notes how long it is."""
-        self._write("UPDATE items SET seconds = ? WHERE id = ?", seconds, item)
+        """Notes how long it seems to be, while it has not ended."""
+        self._write("UPDATE items SET seconds = ? WHERE id = ? AND state IN ('waiting', 'running')", seconds, item)
 
     def finish(self, item: int, seconds: float) -> None:
-        """Notes that all its captions are there."""
-        self._write(
-            "UPDATE items SET state = 'done', seconds = ?, captioned = ?, starts = 0, error = NULL WHERE id = ?",
-            *(seconds, seconds, item),
-        )
+        """Notes that all its captions are there. Those of a longer file that was in its place go."""
+        with self._change() as database:
+            database.execute(
+                "UPDATE items SET state = 'done', seconds = ?1, captioned = ?1, starts = 0, error = NULL WHERE id = ?2",
+                (seconds, item),
+            )
+            database.execute("DELETE FROM segments WHERE item = ? AND start >= ?", (item, seconds))
 
     def fail(self, item: int, reason: Phrase) -> None:
         """Notes why it cannot be captioned. What there is of its captions stays."""
         self._write("UPDATE items SET state = 'failed', starts = 0, error = ? WHERE id = ?", _error(reason), item)
 
-    def put_back(self, item: int) -> None:
-        """Notes that it was stopped and waits again."""
-        self._write("UPDATE items SET state = 'waiting', starts = 0 WHERE id = ? AND state = 'running'", item)
+    def put_back(self, item: int | None = None) -> None:
+        """Notes that a file, or all that were being captioned, was stopped and waits again."""
+        self._write(
+            "UPDATE items SET state = 'waiting', starts = 0 WHERE state = 'running' AND (id = ?1 OR ?1 IS NULL)", item
+        )
 
     def retry(self, item: int | None = None) -> None:
         """Lets a file that failed, or all that did, be tried again. What was no file stays failed."""
@@ -242,6 +252,7 @@ class JobStore:
                     "INSERT INTO segments (item, number, start, end, peaks) VALUES (?, ?, ?, ?, ?)",
                     (item, window.index, window.start, window.end, window.peaks),
                 )
+                self._count(database, item)
             there = database.execute(
                 "SELECT sample FROM captions WHERE item = ? AND number = ?", (item, window.index)
             ).fetchall()
@@ -251,17 +262,14 @@ class JobStore:
         """Keeps one caption of a window."""
         with self._change() as database:
             database.execute(
-                "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)", (item, number, sample, text, cut_short)
+                "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
+                (item, number, sample, _whole(text), cut_short),
             )
-            database.execute(
-                "UPDATE items SET captioned = (SELECT TOTAL(end - start) FROM segments AS s WHERE item = ?1 AND"
-                " (SELECT COUNT(*) FROM captions AS c WHERE c.item = ?1 AND c.number = s.number) >= ?2) WHERE id = ?1",
-                (item, self.settings.samples),
-            )
+            self._count(database, item)
 
     def edit(self, item: int, number: int, text: str | None) -> None:
         """What a person wrote instead of a caption; None: the caption again. Raises KeyError: no such segment."""
-        self._review("edited = ?", text, item, number)
+        self._review("edited = ?", None if text is None else _whole(text), item, number)
 
     def choose(self, item: int, number: int, sample: int) -> None:
         """Which sample is used; what was edited goes. Raises KeyError: no such segment or sample."""
@@ -271,15 +279,18 @@ class JobStore:
 
     def segments(self, item: int) -> list[Segment]:
         """Its segments that have all their captions, in the order of time."""
+        with self._lock:  # both of the same moment
+            written = self._all(
+                "SELECT number, text, cut_short FROM captions WHERE item = ? ORDER BY number, sample", item
+            )
+            cuts = self._all(
+                "SELECT number, start, end, chosen, edited FROM segments WHERE item = ? ORDER BY number", item
+            )
         captions: dict[int, list[tuple[str, bool]]] = {}
-        for number, text, cut_short in self._all(
-            "SELECT number, text, cut_short FROM captions WHERE item = ? ORDER BY number, sample", item
-        ):
+        for number, text, cut_short in written:
             captions.setdefault(number, []).append((text, bool(cut_short)))
         segments = []
-        for number, start, end, chosen, edited in self._all(
-            "SELECT number, start, end, chosen, edited FROM segments WHERE item = ? ORDER BY number", item
-        ):
+        for number, start, end, chosen, edited in cuts:
             made = captions.get(number, ())
             if len(made) >= self.settings.samples:
                 texts = tuple(text for text, _ in made)
@@ -305,17 +316,25 @@ class JobStore:
         for item in self.items():
             segments = self.segments(item.id)
             if segments or item.state == "done":
-                yield CaptionedFile(item.name, item.seconds or segments[-1].end, tuple(segments))
+                seconds = segments[-1].end if item.seconds is None else item.seconds
+                yield CaptionedFile(item.name, seconds, tuple(segments))
 
     # What they share
+
+    def _count(self, database: sqlite3.Connection, item: int) -> None:
+        """Notes how much of it has all its captions."""
+        database.execute(
+            "UPDATE items SET captioned = (SELECT TOTAL(end - start) FROM segments AS s WHERE item = ?1 AND"
+            " (SELECT COUNT(*) FROM captions AS c WHERE c.item = ?1 AND c.number = s.number) >= ?2) WHERE id = ?1",
+            (item, self.settings.samples),
+        )
 
     def _review(self, change: str, value: object, item: int, number: int) -> None:
         with self._change() as database:
             changed = database.execute(
-                f"UPDATE segments SET {change} WHERE item = ? AND number = ?"
-                " AND EXISTS (SELECT 1 FROM captions WHERE captions.item = segments.item AND"
-                " captions.number = segments.number)",
-                (value, item, number),
+                f"UPDATE segments SET {change} WHERE item = ? AND number = ? AND (SELECT COUNT(*) FROM captions AS c"
+                " WHERE c.item = segments.item AND c.number = segments.number) >= ?",
+                (value, item, number, self.settings.samples),
             )
             if changed.rowcount == 0:
                 raise KeyError((item, number))
@@ -327,10 +346,11 @@ class JobStore:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # a full disk may have ended it
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
             self.version += 1
 
     def _write(self, statement: str, *values: object) -> None:
@@ -353,7 +373,12 @@ def holds_job(folder: Path) -> bool:
 
 def _item(row: Sequence[Any]) -> Item:
     id, name, path, state, seconds, captioned, starts, error = row
-    return Item(id, name, Path(path), state, seconds, captioned, starts, _phrase(error) if error else None)
+    return Item(id, name, Path(os.fsdecode(path)), state, seconds, captioned, starts, _phrase(error) if error else None)
+
+
+def _whole(text: str) -> str:
+    """`text` with halves of letters joined or replaced: UTF-8 cannot write them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _error(reason: Phrase) -> str:
