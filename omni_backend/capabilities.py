@@ -45,6 +45,8 @@ class Capabilities:
     text_prompts: bool = True
     """False for a captioner, which takes one audio and no words."""
     limits: Limits = field(default_factory=Limits)
+    audio_window_seconds: float = defaults.AUDIO_WINDOW_SECONDS
+    """Into how long stretches a long sound is best cut for it."""
     default_sampling: SamplingParams = field(default_factory=SamplingParams)
     missing_sampling: dict[SamplingName, Phrase] = field(default_factory=dict)
     """What of SamplingParams the engine cannot be told."""

@@ -58,6 +58,8 @@ class Checkpoint:
     """Of the thinker's text model and of its encoders."""
     kv_bytes_per_token: int
     """Of the thinker's KV cache in 16 bit."""
+    audio_window_seconds: float
+    """How much sound it hears well at once: `audio_window_seconds` of `generation_config.json`, else the published."""
     sampling: SamplingParams
     """How its answers are drawn unless a request says otherwise."""
     talker: TalkerParams
@@ -93,6 +95,7 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
         weight_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         attention_heads=_attention_heads(config.get("thinker_config", {})),
         kv_bytes_per_token=_kv_bytes_per_token(config.get("thinker_config", {}).get("text_config", {})),
+        audio_window_seconds=float(generation.get("audio_window_seconds") or defaults.AUDIO_WINDOW_SECONDS),
         sampling=_sampling(kind, generation),
         talker=TalkerParams(
             **{f.name: generation[f"talker_{f.name}"] for f in fields(TalkerParams) if f"talker_{f.name}" in generation}
@@ -130,6 +133,7 @@ def capabilities_of(
         reasoning=checkpoint.kind == "thinking",
         text_prompts=not captioner,
         limits=Limits(context_tokens=context_tokens),
+        audio_window_seconds=checkpoint.audio_window_seconds,
         default_sampling=checkpoint.sampling,
         max_concurrency=max_concurrency,
     )

@@ -41,6 +41,7 @@ VIDEO_SECONDS: Final = 10 * 60.0
 FILES_PER_MESSAGE: Final[dict[MediaType, int]] = {"image": 16, "audio": 8, "video": 4}
 
 # Reading of media by the model.
+AUDIO_WINDOW_SECONDS: Final = 30.0  # the most that the captioner hears well at once, by its model card
 SAMPLE_RATE_IN: Final = 16_000  # Hz, of the audio encoder
 VIDEO_FPS: Final = 2.0  # frames a second that the model was trained on, qwen-omni-utils' FPS
 VIDEO_MAX_FRAMES: Final = 768  # qwen-omni-utils' FPS_MAX_FRAMES

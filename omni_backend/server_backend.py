@@ -271,6 +271,7 @@ def _capabilities(facts: ServerFacts, limits: Limits, checkpoint: Checkpoint | N
         reasoning=thinks,
         text_prompts=facts.kind != "captioner",
         limits=limits,
+        audio_window_seconds=checkpoint.audio_window_seconds if checkpoint else defaults.AUDIO_WINDOW_SECONDS,
         default_sampling=checkpoint.sampling if checkpoint else SAMPLING[facts.kind],
         missing_sampling={} if facts.more_sampling else {"top_k": untold, "repetition_penalty": untold},
         no_answer_prefix=None if facts.prefix_form else no_prefix,

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from omni_backend import MediaPart
+from omni_backend.media import MediaLoader
 from omni_backend.torchvision_ops import define_missing_ops
 from tests.tiny_checkpoints import TINY_CHECKPOINT, Shape
 
@@ -215,6 +217,8 @@ def test_example_media_can_be_made_again(tmp_path: Path) -> None:
 
 def pixels_or_samples(file: Path) -> NDArray[np.float32]:
     """The content of a picture or sound, from 0 or -1 to 1."""
+    if file.suffix == ".mp3":
+        return MediaLoader().audio(MediaPart("audio", str(file)))
     if not is_image(file):
         return read_sound(file)
     with Image.open(file) as image:

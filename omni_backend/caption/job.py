@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -36,7 +37,7 @@ from omni_backend.wav import wav
 logger = logging.getLogger(__name__)
 
 WINDOWS: Final = "windows-"
-"""How the folders begin in which windows lie while they are asked about. One that is left over may be deleted."""
+"""How the folders begin in which windows lie while they are asked about; the next run deletes what is left over."""
 MOST_STARTS: Final = 3
 """How often a file is begun while the program dies of it."""
 TRIES: Final = 2
@@ -84,19 +85,21 @@ class CaptionJob:
         Ends early when the engine is not there or refuses such requests: see `problem`.
         """
         self.problem = None
-        works: list[_Work] = []
         try:
             can = await self._backend.ready()
+            self._clear_up()
             self._began = time.monotonic(), self.store.counts.captioned
             in_flight = can.max_concurrency + 1
             tasks: asyncio.Queue[_Task | None] = asyncio.Queue(1)
             slots = self.slots or asyncio.Semaphore(in_flight)
-            with tempfile.TemporaryDirectory(prefix=WINDOWS, dir=self.store.folder) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix=WINDOWS, dir=self.store.folder, ignore_cleanup_errors=True
+            ) as folder:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(in_flight):
                         group.create_task(self._work(tasks, slots, can, Path(folder)))
                     group.create_task(self._measure())
-                    await self._feed(tasks, works)
+                    await self._feed(tasks, can)
                     for _ in range(in_flight):
                         await tasks.put(None)
         except* BackendError as problems:
@@ -107,9 +110,8 @@ class CaptionJob:
         finally:
             self._began = None
             self.live.clear()
-            for work in works:
-                if work.left:
-                    self.store.put_back(work.item.id)
+            with suppress(sqlite3.Error):  # nothing can be written: the next run does it
+                self.store.put_back()
 
     def remaining(self, counts: Counts) -> float | None:
         """Seconds until the end, by how fast this run has been; None while that cannot be told. `counts`: of now."""
@@ -121,7 +123,13 @@ class CaptionJob:
             return None
         return (counts.seconds - counts.captioned) * (time.monotonic() - at) / made
 
-    async def _feed(self, tasks: asyncio.Queue[_Task | None], works: list[_Work]) -> None:
+    def _clear_up(self) -> None:
+        """Takes back what an earlier run could not: it was killed, or the disk was full."""
+        self.store.put_back()
+        for folder in self.store.folder.glob(f"{WINDOWS}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _feed(self, tasks: asyncio.Queue[_Task | None], can: Capabilities) -> None:
         """Cuts one file after the other, no faster than the windows are captioned."""
         loader = sound_loader()
         while waiting := self.store.items(state="waiting", limit=1):
@@ -131,20 +139,25 @@ class CaptionJob:
                 continue
             self.store.start(item.id)
             work = _Work(item)
-            works.append(work)
             try:
-                await self._cut(loader, work, tasks)
+                await self._cut(loader, work, tasks, can)
             except BackendError as error:
                 self._failed(work, error)
             self._ended(work)
 
-    async def _cut(self, loader: MediaLoader, work: _Work, tasks: asyncio.Queue[_Task | None]) -> None:
+    async def _cut(
+        self, loader: MediaLoader, work: _Work, tasks: asyncio.Queue[_Task | None], can: Capabilities
+    ) -> None:
         """Decodes one file. Raises BadMedia."""
         settings = self.store.settings
+        part = MediaPart("audio", str(work.item.path), work.item.name)
+        info = await asyncio.to_thread(loader.probe, part)
+        if info.duration is not None:
+            self.store.measured(work.item.id, info.duration)
         windows: Iterator[Window] = await asyncio.to_thread(
             lambda: cut(
-                loader.sound(MediaPart("audio", str(work.item.path), work.item.name)),
-                window_seconds=settings.window_seconds,
+                loader.sound(part),
+                window_seconds=settings.window_seconds or can.audio_window_seconds,
                 overlap_seconds=settings.overlap_seconds,
             )
         )

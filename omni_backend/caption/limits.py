@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-WINDOW_SECONDS: Final = 30.0
-"""The most that Qwen3-Omni-30B-A3B-Captioner hears well at once, by its model card."""
+from omni_backend import defaults
+
+WINDOW_SECONDS: Final = defaults.AUDIO_WINDOW_SECONDS
+"""No longer windows than the published captioner hears well."""
 LEAST_WINDOW_SECONDS: Final = 5.0
 MOST_OVERLAP_SECONDS: Final = 4.0
 """Less than the shortest window, so that each window brings something new."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni_backend.caption import limits
 from omni_backend.catalogue import Language
 from omni_backend.types import SamplingParams
 
@@ -19,8 +18,8 @@ class CaptionSettings:
     """What a checkpoint that takes words is told; a captioner takes none."""
     sampling: SamplingParams | None = None
     """None: the checkpoint's own. Sample n of a clip is drawn with `seed` + n."""
-    window_seconds: float = limits.WINDOW_SECONDS
-    """The most that the model hears at once, overlap included."""
+    window_seconds: float | None = None
+    """The most that the model hears at once, overlap included; None: what it hears well."""
     overlap_seconds: float = 0.0
     """How much of the window before each window is heard again."""
     samples: int = 1

@@ -35,7 +35,7 @@ class CaptionApi:
         sound: str | None,
         language: str,
         instruction: str,
-        window_seconds: float,
+        window_seconds: float | None,
         overlap_seconds: float,
         samples: int,
         sampling: dict[str, Any] | None,
@@ -50,7 +50,7 @@ class CaptionApi:
             sound: the file
             language: "en" or "zh"
             instruction: what to ask; only checkpoints that take words read it
-            window_seconds: the longest stretch that is heard at once, 5 to 30
+            window_seconds: the longest stretch that is heard at once, 5 to 30; left out: what the checkpoint hears well
             overlap_seconds: how much of the stretch before is heard again, 0 to 4
             samples: captions of each stretch, 1 to 5
             sampling: temperature, top_p, top_k, repetition_penalty, max_tokens, seed; left out: the checkpoint's own
@@ -95,7 +95,7 @@ class CaptionApi:
         files: list[str] | None,
         language: str,
         instruction: str,
-        window_seconds: float,
+        window_seconds: float | None,
         overlap_seconds: float,
         samples: int,
         sampling: dict[str, Any] | None,
@@ -137,7 +137,7 @@ class CaptionApi:
         language: str,
         instruction: str,
         sampling: dict[str, Any] | None,
-        numbers: tuple[float, float, int],
+        numbers: tuple[float | None, float, int],
     ) -> DeskJob:
         """A job of the caller's. Raises gr.Error with one sentence."""
         reader = language_of(request)
@@ -189,7 +189,7 @@ def add_api(backend: Backend, desk: JobDesk) -> None:
     wanted = [
         gr.Textbox("en", label="language", visible=False),
         gr.Textbox("", label="instruction", visible=False),
-        gr.Number(30, label="window_seconds", visible=False),
+        gr.Number(None, label="window_seconds", visible=False),
         gr.Number(0, label="overlap_seconds", visible=False),
         gr.Number(1, label="samples", precision=0, visible=False),
         gr.JSON({}, label="sampling", visible=False),

@@ -14,8 +14,6 @@ from omni_backend.caption import CaptionSettings, limits
 from omni_ui.language import LANGUAGE_NAMES, label
 from omni_ui.sampling import Sampling, Updates, build_sampling, read_sampling, sampling_of, show_sampling
 
-EMBEDDED_WINDOW_SECONDS: Final = 5.0
-"""The tiny checkpoint was taught sounds of up to three seconds; beyond some five it babbles."""
 INSTRUCTION_CHARS: Final = 4_000
 
 
@@ -52,7 +50,9 @@ class Form:
         return {
             self.language: language_update,
             self.instruction: asked,
-            self.window: gr.update(info=_info("captioner.window_info", language)),
+            self.window: gr.update(
+                value=can.audio_window_seconds, interactive=True, info=_info("captioner.window_info", language)
+            ),
             self.overlap: gr.update(info=_info("captioner.overlap_info", language)),
             self.samples: gr.update(info=_info("captioner.samples_info", language)),
         } | show_sampling(self.sampling, can, language)
@@ -68,7 +68,7 @@ class Form:
         return read_settings(
             language if can is not None else reader,
             _asked(instruction, language, reader),
-            (window, overlap, samples),
+            (window if can is not None else None, overlap, samples),
             sampling_of(read_sampling(numbers, reader), can) if can is not None else None,
             reader,
         )
@@ -81,7 +81,9 @@ def read_settings(
     sampling: Any,
     reader: Language,
 ) -> CaptionSettings:
-    """Settings that came from outside. `numbers`: window, overlap, samples. Raises UnsupportedRequest."""
+    """Settings that came from outside. `numbers`: window (None: what the checkpoint hears well), overlap, samples.
+
+    Raises UnsupportedRequest."""
     window, overlap, samples = numbers
     if language not in LANGUAGES:
         raise UnsupportedRequest(phrase("captioner.no_such_language", languages=", ".join(LANGUAGES)))
@@ -92,7 +94,9 @@ def read_settings(
         language=language,
         instruction=said,
         sampling=sampling,
-        window_seconds=_within("window", window, limits.LEAST_WINDOW_SECONDS, limits.WINDOW_SECONDS, reader),
+        window_seconds=None
+        if window is None
+        else _within("window", window, limits.LEAST_WINDOW_SECONDS, limits.WINDOW_SECONDS, reader),
         overlap_seconds=_within("overlap", overlap, 0, limits.MOST_OVERLAP_SECONDS, reader),
         samples=int(_within("samples", samples, 1, limits.MOST_SAMPLES, reader)),
     )
@@ -106,16 +110,17 @@ def build_language() -> gr.Radio:
     )
 
 
-def build_form(language: gr.Radio, *, embedded: bool) -> Form:
+def build_form(language: gr.Radio) -> Form:
     """Makes the other components in the open layout of the side panel."""
     instruction = gr.Textbox(
         label=label("captioner.instruction"), lines=2, interactive=False, max_length=INSTRUCTION_CHARS
     )
     window = gr.Slider(
         *(limits.LEAST_WINDOW_SECONDS, limits.WINDOW_SECONDS),
-        value=EMBEDDED_WINDOW_SECONDS if embedded else limits.WINDOW_SECONDS,
+        value=limits.WINDOW_SECONDS,
         step=0.5,
         label=label("captioner.window"),
+        interactive=False,
     )
     overlap = gr.Slider(0, limits.MOST_OVERLAP_SECONDS, value=0, step=0.5, label=label("captioner.overlap"))
     samples = gr.Slider(1, limits.MOST_SAMPLES, value=1, step=1, label=label("captioner.samples"))

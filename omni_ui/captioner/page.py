@@ -190,7 +190,7 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
             gr.HTML('<div id="omni-refused" role="alert" class="omni-error" hidden></div>', elem_classes="omni-line")
         gr.HTML('<div id="omni-job"></div>', elem_classes="omni-line", padding=False)
     with side_panel():
-        form = build_form(language, embedded=embedded)
+        form = build_form(language)
     parts = Parts(
         status=status,
         timer=gr.Timer(STATUS_SECONDS),
