@@ -4,7 +4,7 @@ ARGS ?=
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-app vllm-env test-vllm test-omni check lint dev
+.PHONY: help run captioner test test-app vllm-env test-vllm test-omni check lint dev
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -12,6 +12,10 @@ help: ## this list
 run: ## install what is missing into .venv and start the app; ARGS="--help" lists its options
 	@PYTHON="$(PYTHON)" tools/install.sh requirements.txt
 	@exec $(PY) app.py $(ARGS)
+
+captioner: ## the same for the caption page
+	@PYTHON="$(PYTHON)" tools/install.sh requirements.txt
+	@exec $(PY) app_captioner.py $(ARGS)
 
 test: dev ## everything: style, types, all tests, those of the browser and of vLLM included
 	@tools/chromium.sh

@@ -1,4 +1,4 @@
-"""Runs `app.py` in a process of its own, for measurements, pictures and tests."""
+"""Runs a page in a process of its own, for measurements, pictures and tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-APP: Final = Path(__file__).parent.parent / "app.py"
+ROOT: Final = Path(__file__).parent.parent
 
 
 @contextmanager
-def running_app(*options: str) -> Iterator[str]:
-    """The address of `app.py` with `options`, once it listens (the model may still be loading)."""
-    command = [sys.executable, str(APP), "--server-port", str(free_port()), *options]
+def running_app(*options: str, program: str = "app.py") -> Iterator[str]:
+    """The address of `program` with `options`, once it listens (the model may still be loading)."""
+    command = [sys.executable, str(ROOT / program), "--server-port", str(free_port()), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:

@@ -1,13 +1,14 @@
 """Makes the README's pictures: python -m tools.screenshot
 
-Starts the app on the embedded checkpoint and uses it in Chromium as visitors would: on a desktop, in the dark with
-the settings open, and on a phone in Chinese.
+Starts the pages on the embedded checkpoint and uses them in Chromium as visitors would: the chat on a desktop, in the
+dark with the settings open, and on a phone in Chinese; the captioner on a desktop.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,11 +63,31 @@ PICTURES: Final = (
 def main() -> None:
     """Takes all pictures."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with running_app() as url, sync_playwright() as playwright:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as jobs:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        for picture in PICTURES:
-            take(picture, browser, url)
+        with running_app() as url:
+            for picture in PICTURES:
+                take(picture, browser, url)
+        with running_app("--jobs-dir", jobs, program="app_captioner.py") as url:
+            take_captions(browser, url)
         browser.close()
+
+
+def take_captions(browser: Browser, url: str) -> None:
+    """Half a minute of sounds with its captions; the last one is being played."""
+    context = browser.new_context(viewport={"width": 1100, "height": 1020}, locale="en-US")
+    page = context.new_page()
+    page.goto(url)
+    page.locator(".omni-ready").wait_for(timeout=PATIENCE_MS)
+    page.locator("#omni-examples button", has_text="· sounds.mp3").click()
+    page.locator("#omni-job textarea").nth(5).wait_for(timeout=PATIENCE_MS)
+    page.locator(".omni-time").nth(2).click()
+    page.locator(".omni-now").wait_for()
+    page.evaluate("document.querySelector('#omni-job audio').pause(); document.activeElement.blur()")
+    page.mouse.move(0, 0)
+    page.locator("#omni-job").evaluate("(job) => job.scrollIntoView()")
+    page.screenshot(path=ASSETS / "screenshot-captions.png")
+    context.close()
 
 
 def take(picture: Picture, browser: Browser, url: str) -> None:

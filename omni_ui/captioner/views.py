@@ -201,7 +201,7 @@ def _player(job: DeskJob, item: Item) -> str:
 
 def _segment(segment: Segment, samples: int, language: Language) -> str:
     """A caption to read, to change and to choose."""
-    span = f"{clock(segment.start)} – {clock(segment.end)}"
+    span = f"{moment(segment.start)} – {moment(segment.end)}"
     name = _say(phrase("captioner.caption_of", span=span), language)
     lines = max(2, sum(1 + len(line) // _LINE_CHARS for line in segment.text.split("\n")))
     box = (
@@ -238,8 +238,8 @@ def _writing(start: float, end: float, text: str, language: Language) -> str:
 
 
 def _time(start: float, end: float, language: Language) -> str:
-    span = f"{clock(start)} – {clock(end)}"
-    title = _say(phrase("captioner.play_from", time=clock(start)), language)
+    span = f"{moment(start)} – {moment(end)}"
+    title = _say(phrase("captioner.play_from", time=moment(start)), language)
     return (
         f'<button type="button" class="omni-time" data-do="seek" data-start="{start:.3f}" data-end="{end:.3f}"'
         f' title="{title}">{span}</button>'
@@ -293,12 +293,19 @@ def _title(job: DeskJob, language: Language) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time for people: 0:07, 12:34, 1:02:03; tenths below ten seconds, where they matter."""
+    """A length of time for people: 0:07, 12:34, 1:02:03; tenths below ten seconds, where they matter."""
     if 0 < seconds < 10 and round(seconds, 1) != int(seconds):
-        return f"0:{seconds:04.1f}"
+        return moment(seconds)
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def moment(seconds: float) -> str:
+    """A point of time in a sound: 0:07.0, 1:02:03.4."""
+    tenths = round(seconds * 10)
+    hours, minutes, rest = tenths // 36_000, tenths // 600 % 60, tenths % 600 / 10
+    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
 def skipped(names: Sequence[str]) -> Phrase:
