@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from omni_backend import Backend, BackendError, UnsupportedRequest, phrase
 from omni_backend.caption import CaptionSettings
 from omni_backend.caption.exports import FORMATS, archive
 from omni_backend.caption.store import Item
+from omni_backend.defaults import SAMPLING_BOUNDS
 from omni_ui.captioner.desk import DeskJob, JobDesk
 from omni_ui.captioner.form import read_settings
 from omni_ui.captioner.limits import API_FILES
@@ -62,16 +64,16 @@ class CaptionApi:
             instruction,
             sampling,
             (window_seconds, overlap_seconds, samples),
+            only_one=True,
         )
         try:
             said = ""
-            while job.running:
-                await asyncio.sleep(LOOK_SECONDS)
+            while await self._goes_on(job, request):
                 text = _so_far(job)
                 if text != said:
                     said = text
                     yield said, []
-            [item] = job.store.items(limit=1)
+            [item] = job.store.items()
             self._raise_what_failed(job, [item], request)
             segments = job.store.segments(item.id)
             yield (
@@ -117,14 +119,13 @@ class CaptionApi:
         )
         try:
             shown: dict[str, Any] = {}
-            while job.running:
-                await asyncio.sleep(LOOK_SECONDS)
+            while await self._goes_on(job, request):
                 state = _state(job, request)
                 if state != shown:
                     shown = state
                     yield state, None
             self._raise_what_failed(job, [], request)
-            target = self._desk.uploads / "exports" / job.id / "captions.zip"
+            target = self._desk.new_place() / "captions.zip"
             await asyncio.to_thread(archive, job.store.captioned_files, wanted, target)
             yield _state(job, request), str(target)
         finally:
@@ -138,20 +139,38 @@ class CaptionApi:
         instruction: str,
         sampling: dict[str, Any] | None,
         numbers: tuple[float | None, float, int],
+        *,
+        only_one: bool = False,
     ) -> DeskJob:
-        """A job of the caller's. Raises gr.Error with one sentence."""
+        """A job of the caller's, of one file if `only_one`. Raises gr.Error with one sentence."""
         reader = language_of(request)
         try:
             if len(files) > API_FILES:
                 raise UnsupportedRequest(phrase("captioner.too_many", count=len(files), limit=API_FILES))
             can = await self._backend.ready()
-            drawn = sampling_of(read_sampling(sampling or {}, reader), can)
+            drawn = sampling_of(read_sampling(_settings(sampling), reader), can)
             settings: CaptionSettings = read_settings(language or "en", instruction, numbers, drawn, reader)
-            return await asyncio.to_thread(
-                self._desk.create, [(Path(file).name, Path(file)) for file in files], settings
-            )
+            given = [(Path(file).name, Path(file)) for file in files]
+            return await asyncio.to_thread(self._create, given, settings, only_one)
         except BackendError as problem:
             raise gr.Error(problem.text(reader), print_exception=False) from problem
+
+    def _create(self, given: list[tuple[str, Path]], settings: CaptionSettings, only_one: bool) -> DeskJob:
+        """Blocking. Raises BackendError."""
+        job = self._desk.create(given, settings, keep=False)
+        if only_one and job.store.counts.files != 1:  # an archive
+            self._desk.delete(job)
+            raise UnsupportedRequest(phrase("captioner.one_only"))
+        return job
+
+    async def _goes_on(self, job: DeskJob, request: gr.Request) -> bool:
+        """Whether the job runs, after a moment. Raises gr.Error when the server is ending."""
+        running = job.running
+        if running:
+            await asyncio.sleep(LOOK_SECONDS)
+        if self._desk.closed:
+            raise gr.Error(phrase("captioner.ending").text(language_of(request)), print_exception=False)
+        return running
 
     def _raise_what_failed(self, job: DeskJob, items: list[Item], request: gr.Request) -> None:
         """Raises gr.Error when the engine gave up or one of `items` failed."""
@@ -164,12 +183,19 @@ class CaptionApi:
 
 def _so_far(job: DeskJob) -> str:
     """The captions of a job's only file, the growing ones included."""
-    [item] = job.store.items(limit=1)
+    [item] = job.store.items()
     texts = {segment.index: segment.text for segment in job.store.segments(item.id)}
     for (_, number, sample), text in sorted(job.work.live.items()):
         if sample == 0:
             texts.setdefault(number, text)
     return "\n\n".join(texts[number] for number in sorted(texts))
+
+
+def _settings(said: object) -> dict[str, Any]:
+    """Settings of sampling by their names. Raises UnsupportedRequest."""
+    if said is None or isinstance(said, dict):
+        return said or {}
+    raise UnsupportedRequest(phrase("panel.unknown", name=json.dumps(said)[:80], names=", ".join(SAMPLING_BOUNDS)))
 
 
 def _state(job: DeskJob, request: gr.Request) -> dict[str, Any]:
@@ -191,7 +217,7 @@ def add_api(backend: Backend, desk: JobDesk) -> None:
         gr.Textbox("", label="instruction", visible=False),
         gr.Number(None, label="window_seconds", visible=False),
         gr.Number(0, label="overlap_seconds", visible=False),
-        gr.Number(1, label="samples", precision=0, visible=False),
+        gr.Number(1, label="samples", visible=False),
         gr.JSON({}, label="sampling", visible=False),
     ]
     public: dict[str, Any] = {"api_visibility": "public", "show_progress": "hidden", "concurrency_limit": 16}

@@ -15,11 +15,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from omni_backend import Backend, BackendUnavailable, UnsupportedRequest, phrase
+from omni_backend import Backend, BackendUnavailable, GenerationFailed, UnsupportedRequest, phrase
 from omni_backend.caption import CaptionSettings
 from omni_backend.caption.collect import Collected, Found, Refused, collect
 from omni_backend.caption.job import CaptionJob
@@ -31,6 +31,8 @@ from omni_ui.uploads import link_or_copy, trim_uploads
 logger = logging.getLogger(__name__)
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+_USED: Final = "used"
+"""In a job's folder: dated whenever somebody looks at it. The folder itself is dated by what SQLite does there."""
 
 
 class DeskJob:
@@ -54,7 +56,7 @@ class JobDesk:
     """`folder`: where jobs are kept over a restart. `uploads`: where uploaded files lie; nothing else is taken."""
 
     def __init__(self, backend: Backend, folder: Path, uploads: Path, desk_limits: DeskLimits = DeskLimits()) -> None:  # noqa: B008 - immutable
-        """Raises BackendUnavailable when `folder` cannot be written."""
+        """Raises BackendUnavailable when `folder` cannot be written, or is another server's."""
         self._backend = backend
         self._folder = folder
         self.uploads = uploads.resolve()
@@ -67,10 +69,12 @@ class JobDesk:
                 raise PermissionError(folder)
         except OSError as error:
             raise BackendUnavailable(phrase("captioner.no_folder", folder=str(folder)), detail=repr(error)) from error
-        self._total_bytes = min(desk_limits.total_bytes, free // 2)
+        self._claim = _claim(folder)
+        self._total_bytes = min(desk_limits.total_bytes, (free + _bytes(folder)) // 2)
         self._unsent_bytes = min(UNSENT_BYTES, free // 4)
         self._started_at = time.time()
         self._jobs: dict[str, DeskJob] = {}
+        self._making: set[str] = set()
         self._lock = threading.RLock()
         self._loop = OwnLoop("omni-captions")
         self._slots: asyncio.Semaphore | None = None
@@ -81,52 +85,92 @@ class JobDesk:
     def start(self) -> None:
         """Goes on with every job that ran when the server ended last, and begins to sweep. Once."""
         for id in self._ids():
-            job = self.get(id)
-            if job is not None and job.store.wanted and job.store.counts.open:
-                self._run(job)
+            try:
+                self._go_on(id)
+            except sqlite3.Error:  # the others are as they were
+                logger.exception("the job %s cannot go on", id)
         self._sweeper.start()
 
-    def create(self, given: Iterable[tuple[str, Path]], settings: CaptionSettings) -> DeskJob:
+    def _go_on(self, id: str) -> None:
+        job = self.get(id)
+        if job is None:
+            return
+        counts = job.store.counts
+        if not counts.files:  # the server ended while it was being made, so nobody knows its id
+            self.delete(job)
+        elif job.store.wanted and counts.open:
+            self._run(job)
+
+    def create(self, given: Iterable[tuple[str, Path]], settings: CaptionSettings, *, keep: bool = True) -> DeskJob:
         """A new job that begins at once. `given`: what the user calls each upload, and where it is. Blocking.
 
-        Raises UnsupportedRequest when nothing of it is a file to caption.
+        `keep`: over a restart, too. Raises UnsupportedRequest when nothing of it is a file to caption, and
+        BackendUnavailable when there is no room for it.
         """
-        self.sweep()
         id = secrets.token_urlsafe(24)
-        folder = self._folder / id
-        store = JobStore.create(folder, settings)
+        with self._lock:
+            if not self._make_room(1):
+                raise BackendUnavailable(phrase("captioner.full"))
+            self._making.add(id)
         try:
-            collected = self._collect(list(given), folder / FILES)
-            store.add(collected.found, collected.refused)
+            job = self._make(id, (self._folder if keep else self.uploads / "calls") / id, list(given), settings)
+        except (OSError, sqlite3.Error) as error:
+            logger.exception("a job could not be made")
+            raise BackendUnavailable(phrase("captioner.not_kept"), detail=repr(error)) from error
+        finally:
+            self._making.discard(id)
+        self._run(job)
+        return job
+
+    def _make(self, id: str, folder: Path, given: list[tuple[str, Path]], settings: CaptionSettings) -> DeskJob:
+        """A job with its files, or nothing is left of it. Raises UnsupportedRequest, OSError and sqlite3.Error."""
+        try:
+            with ExitStack() as undo:
+                store = JobStore.create(folder, settings)
+                undo.callback(store.close)
+                collected = self._collect(given, folder / FILES)
+                store.add(collected.found, collected.refused)
+                undo.pop_all()
         except BaseException:
-            store.close()
             shutil.rmtree(folder, ignore_errors=True)
             raise
         job = self._keep(id, store)
         job.skipped = collected.skipped
-        self._run(job)
+        self.used(job)
         return job
 
     def get(self, id: str | None) -> DeskJob | None:
-        """The job `id`; None when there is none."""
-        if not id or not _ID.fullmatch(id) or self._closed.is_set():
+        """The job `id`; None when there is none. Raises sqlite3.OperationalError when it cannot be read just now."""
+        if not id or not _ID.fullmatch(id) or self.closed:
             return None
         with self._lock:
             job = self._jobs.get(id)
-            if job is None and holds_job(self._folder / id):
-                try:
-                    job = self._keep(id, JobStore.open(self._folder / id))
-                except sqlite3.DatabaseError:
-                    logger.exception("the job %s cannot be read", id)
+            if job is None and id not in self._making and holds_job(self._folder / id):
+                store = self._open(id)
+                job = None if store is None else self._keep(id, store)
             return job
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server is ending: no job is to be had, but what there is goes on at its next start."""
+        return self._closed.is_set()
 
     def used(self, job: DeskJob) -> None:
         """Notes that somebody looks at it."""
         with suppress(OSError):
-            os.utime(job.store.folder)
+            (job.store.folder / _USED).touch()
+
+    def used_at(self, job: DeskJob) -> float:
+        """When somebody looked at it last, Unix time."""
+        return _used_at(job.store.folder)
 
     def resume(self, job: DeskJob, *, failed: bool = False, item: int | None = None) -> None:
-        """Goes on with what waits. `failed`: with what failed, too, or with the file `item` of it."""
+        """Goes on with what waits. `failed`: with what failed, too, or with the file `item` of it.
+
+        Raises KeyError: no such file.
+        """
+        if item is not None and job.store.item(item) is None:
+            raise KeyError(item)
         if failed:
             job.store.retry(item)
         job.store.wanted = True
@@ -134,17 +178,26 @@ class JobDesk:
 
     def stop(self, job: DeskJob) -> None:
         """Ends what runs of it; the engine is free afterwards, what is done is kept."""
-        job.store.wanted = False
-        if job.task is not None:
-            self._loop.call(_cancelled(job.task))
+        try:
+            job.store.wanted = False
+        finally:
+            if job.task is not None and not self.closed:
+                self._loop.call(_cancelled(job.task))
 
     def delete(self, job: DeskJob) -> None:
         """Ends it and deletes all of it."""
-        self.stop(job)
+        with suppress(sqlite3.Error):  # nothing can be written, or it was deleted meanwhile
+            self.stop(job)
         with self._lock:
             self._jobs.pop(job.id, None)
             job.store.close()
         shutil.rmtree(job.store.folder, ignore_errors=True)
+
+    def new_place(self) -> Path:
+        """A new folder for what is handed out. It lies among the uploads and goes like one that nobody sent."""
+        place = self.uploads / secrets.token_hex(32)
+        place.mkdir()
+        return place
 
     def close(self) -> None:
         """Ends what runs. It goes on at the next start. Further calls do nothing."""
@@ -155,29 +208,45 @@ class JobDesk:
         with self._lock:
             for job in self._jobs.values():
                 job.store.close()
+        self._claim.close()
 
     def sweep(self) -> None:
         """Deletes jobs that are too old or too many, and uploads that nobody sent."""
         with self._lock:
-            ages = sorted((_used_at(self._folder / id), id) for id in self._ids())
-            sizes = {id: _bytes(self._folder / id) for _, id in ages}
-            oldest, total = time.time() - self._limits.idle_seconds, sum(sizes.values())
-            left = len(ages)
-            for used_at, id in ages:
-                if used_at >= oldest and left < self._limits.jobs and total <= self._total_bytes:
-                    break
-                job = self.get(id)
-                if job is not None and job.running:
-                    continue
-                if job is not None:
-                    self.delete(job)
-                else:
-                    shutil.rmtree(self._folder / id, ignore_errors=True)
-                left, total = left - 1, total - sizes[id]
+            self._make_room(0)
         trim_uploads(self.uploads, self._unsent_bytes, since=self._started_at, empty_before=time.time() - 3600)
+
+    def _make_room(self, wanted: int) -> bool:
+        """Whether there is room for so many more jobs, after jobs that may go have gone."""
+        ages = sorted((_used_at(self._folder / id), id) for id in self._ids())
+        sizes = {id: _bytes(self._folder / id) for _, id in ages}
+        oldest, total = time.time() - self._limits.idle_seconds, sum(sizes.values())
+        left = len(ages) + wanted
+        for used_at, id in ages:
+            if used_at >= oldest and left <= self._limits.jobs and total <= self._total_bytes:
+                break
+            job = self._jobs.get(id)
+            if id in self._making or (job is not None and job.running):
+                continue
+            if job is not None:
+                self.delete(job)
+            else:
+                shutil.rmtree(self._folder / id, ignore_errors=True)
+            left, total = left - 1, total - sizes[id]
+        return left <= self._limits.jobs and total <= self._total_bytes
 
     def _ids(self) -> list[str]:
         return [path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name)]
+
+    def _open(self, id: str) -> JobStore | None:
+        """What is on disk of a job; None when it is damaged. Raises sqlite3.OperationalError."""
+        try:
+            return JobStore.open(self._folder / id)
+        except Exception as error:  # whatever a damaged file gives to read
+            logger.exception("the job %s cannot be read", id)
+            if isinstance(error, sqlite3.OperationalError) and _code(error) != sqlite3.SQLITE_ERROR:
+                raise  # a full disk, or another program that reads it: no damage
+            return None
 
     def _keep(self, id: str, store: JobStore) -> DeskJob:
         job = DeskJob(id, store, CaptionJob(store, self._backend))
@@ -186,8 +255,8 @@ class JobDesk:
         return job
 
     def _collect(self, given: list[tuple[str, Path]], folder: Path) -> Collected:
-        """The uploads as the job's own files. Raises UnsupportedRequest."""
-        mine = [(name, path) for name, path in given if path.resolve().is_relative_to(self.uploads)]
+        """The uploads as the job's own files. Raises UnsupportedRequest and OSError."""
+        mine = [(name, path) for name, path in given if self._may_take(path)]
         if not mine:
             raise UnsupportedRequest(phrase("captioner.nothing_given"))
         collected = collect(mine, folder)
@@ -202,9 +271,14 @@ class JobDesk:
             try:
                 link_or_copy(one.path, target)
                 found.append(Found(one.name, target))
-            except OSError:
+            except FileNotFoundError:
                 refused.append(Refused(one.name, phrase("ui.file_gone", name=one.name)))
         return Collected(tuple(found), tuple(refused), collected.skipped)
+
+    def _may_take(self, path: Path) -> bool:
+        """Whether it is an upload. A folder is none: that of all uploads would give everybody's."""
+        real = path.resolve()
+        return real.is_relative_to(self.uploads) and not real.is_dir()
 
     def _run(self, job: DeskJob) -> None:
         with self._lock, suppress(RuntimeError):  # closed at this moment: it goes on at the next start
@@ -212,6 +286,7 @@ class JobDesk:
 
     async def _begin(self, job: DeskJob) -> None:
         if not job.running:
+            job.work.problem = None
             job.task = asyncio.create_task(self._caption(job))
 
     async def _caption(self, job: DeskJob) -> None:
@@ -223,10 +298,14 @@ class JobDesk:
                 job.work.slots = self._slots
             except BackendUnavailable:
                 pass  # the job says so itself
-            while job.store.wanted and job.store.counts.waiting:
-                await job.work.run()
-                if job.work.problem is not None:
-                    job.store.wanted = False
+            try:
+                while job.store.wanted and job.store.counts.open:
+                    await job.work.run()
+                    if job.work.problem is not None:
+                        job.store.wanted = False
+            except sqlite3.Error as error:
+                logger.exception("the job %s could not go on", job.id)
+                job.work.problem = GenerationFailed(phrase("caption.disk"), detail=repr(error))
 
     def _sweep_again_and_again(self) -> None:
         while not self._closed.wait(SWEEP_SECONDS):
@@ -236,6 +315,27 @@ class JobDesk:
                 logger.exception("sweeping the jobs failed")
 
 
+def _claim(folder: Path) -> sqlite3.Connection:
+    """What keeps other servers from `folder` until it is closed or the process ends.
+
+    Raises BackendUnavailable when another has it: both would caption the same jobs.
+    """
+    claim = sqlite3.connect(folder / "server.sqlite", check_same_thread=False, isolation_level=None, timeout=0)
+    try:
+        claim.execute("BEGIN EXCLUSIVE")  # the one lock that every system knows
+    except sqlite3.Error as error:
+        if _code(error) == sqlite3.SQLITE_BUSY:
+            claim.close()
+            raise BackendUnavailable(phrase("captioner.folder_taken", folder=str(folder))) from error
+        logger.warning("nothing keeps other servers from %s: %s", folder, error)  # a disk without locks
+    return claim
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's own code of an error; SQLITE_ERROR where there is none."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+
+
 async def _cancelled(task: asyncio.Task[None]) -> None:
     """Ends a task of this loop, and waits until it has."""
     task.cancel()
@@ -243,10 +343,10 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 def _used_at(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # deleted at this moment
-        return 0.0
+    for path in (folder / _USED, folder):
+        with suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0  # deleted at this moment
 
 
 def _bytes(folder: Path) -> int:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import mimetypes
-from collections.abc import Callable
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, cast
-from uuid import uuid4
 
-from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from omni_backend import Backend, BackendError, phrase
+from omni_backend import Backend, BackendError, Phrase, UnsupportedRequest, phrase
 from omni_backend.caption.exports import FORMATS, SHARED, Format, archive, write
 from omni_ui.captioner import views
 from omni_ui.captioner.desk import DeskJob, JobDesk
@@ -27,6 +30,8 @@ from omni_ui.captioner.limits import EDIT_CHARS
 from omni_ui.captioner.preview import make_preview
 from omni_ui.language import language_of
 from omni_ui.origin import same_origin
+
+logger = logging.getLogger(__name__)
 
 BODY_BYTES: Final = 4 * EDIT_CHARS + 10_000
 """Of one request: the longest caption in UTF-8, and what it is about."""
@@ -39,6 +44,7 @@ _HEADERS: Final = {
 }
 
 Action = Callable[[DeskJob, dict[str, Any]], None]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class CaptionRoutes:
@@ -47,6 +53,7 @@ class CaptionRoutes:
     def __init__(self, desk: JobDesk, backend: Backend) -> None:
         self._desk = desk
         self._backend = backend
+        self._preview_turn = asyncio.Lock()
         self._actions: dict[str, Action] = {
             "stop": lambda job, _: desk.stop(job),
             "resume": lambda job, _: desk.resume(job),
@@ -63,26 +70,70 @@ class CaptionRoutes:
 
         `GET captions/?ids=…`: links to jobs. `GET captions/{id}`: what the page shows (204: nothing new since
         `seen`). `POST captions/{id}/{action}`. `GET captions/{id}/sound/{item}`, with `as=preview` in a form that
-        every browser plays. `GET captions/{id}/export?formats=…`. 403: from another site, 404: there is no such.
+        every browser plays. `GET captions/{id}/export?formats=…`. 403: from another site, 404: there is no such,
+        503: the server is ending.
         """
         return (
-            Route("/captions/", self._list, methods=["GET"]),
-            Route("/captions/{id}", self._board, methods=["GET"]),
-            Route("/captions/{id}/export", self._export, methods=["GET"]),
-            Route("/captions/{id}/sound/{item:int}", self._sound, methods=["GET", "HEAD"]),
-            Route("/captions/{id}/{action}", self._act, methods=["POST"]),
+            Route("/captions/", self._guarded(self._list), methods=["GET"]),
+            Route("/captions/{id}", self._guarded(self._board), methods=["GET"]),
+            Route("/captions/{id}/export", self._guarded(self._export), methods=["GET"]),
+            Route("/captions/{id}/sound/{item}", self._guarded(self._sound), methods=["GET", "HEAD"]),
+            Route("/captions/{id}/{action}", self._guarded(self._act), methods=["POST"]),
         )
 
-    def _list(self, request: Request) -> Response:
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        """`endpoint` for the page alone, with a sentence where it cannot answer."""
+
+        async def answer(request: Request) -> Response:
+            if not same_origin(request):
+                return Response(status_code=403)
+            if self._desk.closed:  # 404 would make pages forget their jobs
+                return _sorry(503, phrase("captioner.ending"), request)
+            try:
+                return await endpoint(request)
+            except _Gone:
+                return _sorry(404, phrase("captioner.gone"), request)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except (sqlite3.Error, OSError) as error:
+                return await run_in_threadpool(self._broken, request, error)
+
+        return answer
+
+    def _broken(self, request: Request, error: Exception) -> Response:
+        """For a job that cannot be read or written: as a rule it was deleted at this moment."""
+        if self._desk.closed:
+            return _sorry(503, phrase("captioner.ending"), request)
+        try:
+            self._find(request)
+        except _Gone:
+            return _sorry(404, phrase("captioner.gone"), request)
+        except sqlite3.Error:
+            pass
+        logger.error("a job cannot be read or written", exc_info=error)
+        return _sorry(500, phrase("caption.disk"), request)
+
+    def _find(self, request: Request) -> DeskJob:
+        """The job of the address. Raises _Gone and sqlite3.Error."""
+        job = self._desk.get(request.path_params.get("id"))
+        if job is None:
+            raise _Gone
+        return job
+
+    async def _list(self, request: Request) -> Response:
+        return await run_in_threadpool(self._listed, request)
+
+    def _listed(self, request: Request) -> Response:
         ids = request.query_params.get("ids", "").split(",")[:_MOST_JOBS]
-        jobs = [(job, job.store.folder.stat().st_mtime) for id in ids if (job := self._desk.get(id)) is not None]
+        jobs = [(job, self._desk.used_at(job)) for id in ids if (job := self._desk.get(id)) is not None]
         html = views.job_links(jobs, language_of(request))
         return JSONResponse({"html": html, "ids": [job.id for job, _ in jobs]}, headers=_HEADERS)
 
-    def _board(self, request: Request) -> Response:
+    async def _board(self, request: Request) -> Response:
+        return await run_in_threadpool(self._boarded, request)
+
+    def _boarded(self, request: Request) -> Response:
         job = self._find(request)
-        if isinstance(job, Response):
-            return job
         page, item = (_digits(request.query_params.get(name)) for name in ("page", "item"))
         self._desk.used(job)
         shown = views.board(job, self._backend, language_of(request), page=page or 0, item=item)
@@ -93,89 +144,89 @@ class CaptionRoutes:
         return Response(content, media_type="application/json", headers=_HEADERS | {"X-Seen": mark})
 
     async def _act(self, request: Request) -> Response:
-        job = self._find(request)
-        if isinstance(job, Response):
-            return job
-        language = language_of(request)
+        job = await run_in_threadpool(self._find, request)
         act = self._actions.get(request.path_params["action"])
         if act is None:
             return Response(status_code=404)
         try:
-            await asyncio.to_thread(act, job, await _body(request))
+            await run_in_threadpool(act, job, await _body(request))
         except BackendError as problem:
-            return JSONResponse({"error": problem.text(language)}, status_code=400, headers=_HEADERS)
-        except (KeyError, ValueError, TypeError):
-            sentence = phrase("captioner.no_such_caption").text(language)
-            return JSONResponse({"error": sentence}, status_code=400, headers=_HEADERS)
+            return _sorry(400, problem.phrase, request)
+        except (KeyError, ValueError, TypeError, RecursionError):
+            return _sorry(400, phrase("captioner.no_such_caption"), request)
         self._desk.used(job)
         return JSONResponse({}, headers=_HEADERS)
 
-    def _sound(self, request: Request) -> Response:
-        job = self._find(request)
-        if isinstance(job, Response):
-            return job
-        item = job.store.item(request.path_params["item"])
+    async def _sound(self, request: Request) -> Response:
+        job = await run_in_threadpool(self._find, request)
+        number = _digits(request.path_params["item"])
+        item = None if number is None else job.store.item(number)
         if item is None or not item.path.is_file():
             return Response(status_code=404)
         path = item.path
         if request.query_params.get("as") == "preview":
             try:
-                path = make_preview(item, job.store.folder)
+                async with self._preview_turn:  # those who wait hold no thread
+                    path = await run_in_threadpool(make_preview, item, job.store.folder)
             except (BackendError, OSError):
                 return Response(status_code=404)
         kind = mimetypes.guess_type(path.name)[0] or ""
         known = kind.startswith(("audio/", "video/"))
         return FileResponse(path, media_type=kind if known else "application/octet-stream", headers=_HEADERS)
 
-    def _export(self, request: Request) -> Response:
-        job = self._find(request)
-        if isinstance(job, Response):
-            return job
+    async def _export(self, request: Request) -> Response:
+        job = await run_in_threadpool(self._find, request)
         formats = [name for name in FORMATS if name in request.query_params.getlist("formats")]
         if not formats:
             return Response(status_code=400)
-        path, name = _exported(job, formats)
-        return FileResponse(
-            path, filename=name, headers=_HEADERS, background=BackgroundTask(path.unlink, missing_ok=True)
-        )
+        return await run_in_threadpool(self._exported, job, formats, request)
 
-    def _find(self, request: Request) -> DeskJob | Response:
-        """The job of the address, or why it is not given."""
-        if not same_origin(request):
-            return Response(status_code=403)
-        job = self._desk.get(request.path_params["id"])
-        if job is None:
-            sentence = phrase("captioner.gone").text(language_of(request))
-            return JSONResponse({"error": sentence}, status_code=404, headers=_HEADERS)
-        return job
-
-
-def _exported(job: DeskJob, formats: list[Format]) -> tuple[Path, str]:
-    """A file with the captions, for one reader, and what to call it: as it is where one file is all, else a zip."""
-    folder = job.store.folder / f"export-{uuid4().hex}"
-    one_file = len(formats) == 1 and (formats[0] in SHARED or job.store.counts.files == 1)
-    target = folder.with_suffix(".zip")
-    if not one_file:
-        archive(job.store.captioned_files, formats, target)
-        return target, "captions.zip"
-    [written] = write(job.store.captioned_files, formats, folder)
-    target = folder.with_suffix(written.suffix)
-    written.rename(target)
-    _remove_folders(folder, written.parent)
-    return target, written.name
+    def _exported(self, job: DeskJob, formats: list[Format], request: Request) -> Response:
+        """The captions, as they are where one file is all, else in a zip."""
+        place = self._desk.new_place()
+        try:
+            if len(formats) == 1 and (formats[0] in SHARED or job.store.counts.files == 1):
+                written = write(job.store.captioned_files, formats, place)
+            else:
+                written = [place / "captions.zip"]
+                archive(job.store.captioned_files, formats, written[0])
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        if not written:
+            shutil.rmtree(place, ignore_errors=True)
+            return _sorry(404, phrase("captioner.nothing_to_export"), request)
+        return _Handed(written[0], place)
 
 
-def _remove_folders(root: Path, deepest: Path) -> None:
-    """Removes empty folders, from the inside out."""
-    while deepest != root.parent:
-        deepest.rmdir()
-        deepest = deepest.parent
+class _Gone(Exception):
+    """There is no such job."""
+
+
+class _Handed(FileResponse):
+    """A download whose folder goes with it, however it ends."""
+
+    def __init__(self, path: Path, place: Path) -> None:
+        super().__init__(path, filename=path.name, headers=_HEADERS)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _sorry(status: int, said: Phrase, request: Request) -> Response:
+    return JSONResponse({"error": said.text(language_of(request))}, status_code=status, headers=_HEADERS)
 
 
 def _edit(job: DeskJob, said: dict[str, Any]) -> None:
     text = said["text"]
-    if text is not None and (not isinstance(text, str) or len(text) > EDIT_CHARS):
+    if text is not None and not isinstance(text, str):
         raise ValueError(text)
+    if text is not None and len(text) > EDIT_CHARS:
+        raise UnsupportedRequest(phrase("captioner.caption_too_long", limit=EDIT_CHARS))
     job.store.edit(cast(int, _number(said, "item")), cast(int, _number(said, "number")), text)
 
 

@@ -53,8 +53,8 @@ def summary(job: DeskJob, counts: Counts, backend: Backend, language: Language) 
         lines.append(f'<progress aria-label="{name}" value="{min(share, 1.0):.4f}"></progress>')
     if job.skipped:
         lines.append(f'<p class="omni-mark">{_say(skipped(job.skipped), language)}</p>')
-    if job.work.problem is not None:
-        lines.append(render.error(job.work.problem, language))
+    if (problem := job.work.problem) is not None:
+        lines.append(render.error(problem, language))
     return "".join(lines)
 
 

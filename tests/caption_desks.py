@@ -1,0 +1,71 @@
+"""What the tests of the captioner's server share: uploads, desks, and engines that can be asked how they fared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from omni_backend import Backend, MediaPart, ScriptedBackend
+from omni_backend.caption import CaptionSettings
+from omni_ui.captioner.desk import DeskJob, JobDesk
+from omni_ui.captioner.limits import DeskLimits
+from tests import conversations
+from tests.media_files import sound_file
+from tests.waiting import wait_until
+
+SOUND: Final = sound_file("wav", seconds=0.2)
+SETTINGS: Final = CaptionSettings()
+
+
+class Place:
+    """A folder for jobs and one for uploads, over which one desk after the other is opened."""
+
+    def __init__(self, root: Path) -> None:
+        self.jobs = root / "jobs"
+        self.uploads = root / "uploads"
+        self.uploads.mkdir()
+
+    def upload(self, name: str = "rain.wav", contents: bytes = SOUND) -> tuple[str, Path]:
+        """A new upload, as `create` takes it."""
+        return name, conversations.upload(self.uploads, Path(name).name, contents)
+
+    @contextmanager
+    def desk(self, backend: Backend, limits: DeskLimits | None = None, *, start: bool = True) -> Iterator[JobDesk]:
+        """A server's desk from its start to its end."""
+        desk = JobDesk(backend, self.jobs, self.uploads, limits or DeskLimits())
+        try:
+            if start:
+                desk.start()
+            yield desk
+        finally:
+            desk.close()
+
+    def kept(self) -> set[str]:
+        """The jobs that lie on disk."""
+        return {path.name for path in self.jobs.iterdir() if path.is_dir()}
+
+
+def ended(job: DeskJob) -> DeskJob:
+    """Waits until nothing of it runs."""
+    wait_until(lambda: not job.running, "the end of the job")
+    return job
+
+
+def asked(backend: ScriptedBackend) -> list[str]:
+    """What the files were called that the engine was asked about."""
+    return [
+        part.name
+        for request in backend.requests
+        for part in request.messages[-1].content
+        if isinstance(part, MediaPart)
+    ]
+
+
+def states(job: DeskJob) -> dict[str, str]:
+    return {item.name: item.state for item in job.store.items()}
+
+
+def captions(job: DeskJob) -> dict[str, list[str]]:
+    return {file.name: [segment.text for segment in file.segments] for file in job.store.captioned_files()}
