@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
-from gradio.blocks import Block
 
 from omni_backend import Backend, BackendError, Capabilities, Loading
 from omni_backend.caption.file_names import in_order, is_hidden, is_media
@@ -28,14 +27,17 @@ from omni_ui.layout import STATUS_SECONDS, head_row, offer_buttons, settings_but
 from omni_ui.sampling import Updates
 
 TITLE: Final = "Qwen3-Omni Captioner"
-SCRIPTS: Final = ("language.js", "tools.js", "panel.js", "turns.js", "names.js", "errors.js", "captions.js")
+SCRIPTS: Final = (
+    *("language.js", "tools.js", "panel.js", "turns.js", "names.js", "errors.js"),
+    *("files.js", "uploads.js", "recorder.js", "captions.js"),
+)
 """In the order in which they run, in one scope."""
 STYLES: Final = ("style.css", "turns.css", "panel.css", "captions.css")
 UPLOAD_SECONDS: Final = 3600
 """How long an upload is kept that no job took."""
 
 Given = Sequence[str] | str | None
-"""What a gr.File, gr.UploadButton or gr.Audio holds."""
+"""What a gr.File or gr.UploadButton holds."""
 Names = dict[str, list[str]]
 
 
@@ -49,7 +51,6 @@ class Parts:
     """Says once that the engine is there."""
     files: gr.File
     folder: gr.UploadButton
-    recording: gr.Audio
     start: gr.Button
     error: gr.HTML
     said: gr.Textbox
@@ -138,13 +139,14 @@ class CaptionPage:
             parts.error: render.notes(note, language_of(request)),
         }
 
-    async def start(self, request: gr.Request, files: Given, recording: Given, names: Names, *settings: Any) -> Updates:
+    async def start(self, request: gr.Request, files: Given, names: Names, *settings: Any) -> Updates:
         """Makes a job of what was given, or says in one line why not and changes nothing."""
-        return await self._begin(request, [*_paths(files), *_paths(recording)], names, settings)
+        return await self._begin(request, _paths(files), names, settings)
 
     async def offer(self, request: gr.Request, paths: list[str], *settings: Any) -> Updates:
-        """Makes a job of an example."""
-        return await self._begin(request, paths, {}, settings)
+        """Makes a job of an example; what was given stays."""
+        updates = await self._begin(request, paths, {}, settings)
+        return {part: updates[part] for part in (self._parts.job, self._parts.error) if part in updates}
 
     async def _begin(self, request: gr.Request, paths: list[str], names: Names, settings: tuple[Any, ...]) -> Updates:
         parts, language = self._parts, language_of(request)
@@ -155,7 +157,7 @@ class CaptionPage:
             job = await asyncio.to_thread(self._desk.create, given, wanted)
         except BackendError as problem:
             return {parts.error: render.error(problem, language)}
-        return {parts.job: job.id, parts.error: "", parts.files: None, parts.recording: None, parts.names: {}}
+        return {parts.job: job.id, parts.error: "", parts.files: None, parts.names: {}}
 
 
 def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, gr.Button, tuple[gr.Button, ...]]:
@@ -170,13 +172,8 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
                 gr.Markdown(label("captioner.embedded"), elem_id="omni-embedded")
             offers = offer_buttons(examples)
         with gr.Column(elem_id="omni-give"):
-            files = gr.File(file_count="multiple", label=label("captioner.files"), elem_id="omni-files")
-            recording = gr.Audio(
-                sources=["microphone"],
-                type="filepath",
-                label=label("captioner.record"),
-                elem_id="omni-recording",
-                buttons=[],
+            files = gr.File(
+                file_count="multiple", label=label("captioner.files"), show_label=False, elem_id="omni-files"
             )
             with gr.Row(elem_id="omni-go"):
                 folder = gr.UploadButton(
@@ -184,11 +181,13 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
                     file_count="directory",
                     elem_id="omni-folder",
                 )
+                gr.Button(label("composer.record"), elem_id="omni-record")  # what it does is in recorder.js
                 language = build_language()
                 start = gr.Button(label("captioner.start"), variant="primary", elem_id="omni-start")
             error = gr.HTML(elem_id="omni-error", elem_classes="omni-line")
-            gr.HTML('<div id="omni-refused" role="alert" class="omni-error" hidden></div>', elem_classes="omni-line")
         gr.HTML('<div id="omni-job"></div>', elem_classes="omni-line", padding=False)
+        refused = '<div id="omni-refused" role="alert" class="omni-error" hidden></div>'
+        gr.HTML(refused, elem_id="omni-told", elem_classes="omni-line")
     with side_panel():
         form = build_form(language)
     parts = Parts(
@@ -197,7 +196,6 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
         ready=gr.Textbox(visible="hidden"),
         files=files,
         folder=folder,
-        recording=recording,
         start=start,
         error=error,
         said=gr.Textbox(visible="hidden"),
@@ -222,10 +220,9 @@ def _wire(demo: gr.Blocks, page: CaptionPage, parts: Parts, settings: gr.Button)
         [parts.files, parts.folder, parts.names, parts.error],
         js="(folder, files, said, names) => [folder, files, omni.folderNames(), names]",
         **light,
-    )
-    begun = parts.start.click(
-        page.start, [parts.files, parts.recording, parts.names, *form.inputs], _begun(parts), **light
-    )
+    ).then(None, js="() => { omni.folderTaken() }", **light)
+    made = [parts.job, parts.error, parts.files, parts.names]
+    begun = parts.start.click(page.start, [parts.files, parts.names, *form.inputs], made, **light)
     begun.then(None, [parts.job], None, js="(id) => { omni.openJob(id) }", **light)
 
 
@@ -235,13 +232,8 @@ def _wire_offer(button: gr.Button, example: Example, page: CaptionPage, parts: P
     async def begin(request: gr.Request, *settings: Any) -> Updates:
         return await page.offer(request, hand_over(example, files), *settings)
 
-    begun = button.click(begin, parts.form.inputs, _begun(parts), **_light(parts))
+    begun = button.click(begin, parts.form.inputs, [parts.job, parts.error], **_light(parts))
     begun.then(None, [parts.job], None, js="(id) => { omni.openJob(id) }", **_light(parts))
-
-
-def _begun(parts: Parts) -> list[Block]:
-    """What a new job changes."""
-    return [parts.job, parts.error, parts.files, parts.recording, parts.names]
 
 
 def _light(parts: Parts) -> dict[str, Any]:

@@ -14,7 +14,8 @@
   let active = false;
   let timer = 0;
   let look = 0; // counts the looks, so that a late answer to an old one is dropped
-  const unsaved = new Map(); // item:number → {item, number, text} that a person wrote
+  let pressed = false; // a pointer is down: what lies under it must still be there when it goes up
+  const unsaved = new Map(); // job:item:number → what a person wrote there
 
   // Which jobs there are
 
@@ -100,7 +101,7 @@
       if (error) omni.tell(error);
       return;
     }
-    if (board) {
+    if (board && !pressed) {
       seen = reply.headers.get("X-Seen");
       show(board);
     }
@@ -118,7 +119,7 @@
 
   function lay() {
     box().innerHTML = `
-      <section class="omni-board">
+      <section class="omni-board" tabindex="-1">
         <div class="omni-summary"></div><div class="omni-controls"></div>
         <div class="omni-table"><table><thead></thead><tbody></tbody></table></div><div class="omni-pager"></div>
       </section>
@@ -136,7 +137,7 @@
     put(find(".omni-controls"), board.controls);
     put(find("thead"), board.heads);
     put(find(".omni-pager"), board.pager);
-    putRows(find("tbody"), "tr", board.rows);
+    putRows(find("tbody"), "tr", board.rows, () => false);
     find(".omni-table").hidden = !board.rows.length;
     showOpen(board.open);
     if (ended) omni.announce(find(".omni-far").textContent);
@@ -154,7 +155,7 @@
     put(find(".omni-name"), open.head);
     put(find(".omni-player"), open.player);
     put(find(".omni-wave"), open.wave);
-    putRows(find("ol"), "li", open.rows);
+    putRows(find("ol"), "li", open.rows, (row) => busy(row) || unsaved.has(`${job}:${open.item}:${row.dataset.id}`));
     follow();
     for (const row of find("tbody").rows) row.classList.toggle("omni-chosen", row.dataset.id === String(open.item));
     if (fresh && item !== null) {
@@ -163,39 +164,42 @@
     }
   }
 
-  // Where the focus is, to find it again in what takes the place of its element.
-  function focused(element) {
-    const one = document.activeElement;
-    if (!element.contains(one) || one === element) return null;
-    const { tagName, name = "", dataset } = one;
-    return [...element.querySelectorAll(tagName)].findIndex((other) => other === one) >= 0
-      ? { tagName, name, act: dataset.do ?? "", value: one.value ?? "" }
-      : null;
-  }
+  const FOCUSABLE = ":is(button, input, textarea, summary, audio, video):not(:disabled)";
+  const inside = (element, what) => [...element.querySelectorAll(what)];
 
+  // New HTML in the place of the old one. What a person has unfolded, ticked or focused there stays so: the focus goes to
+  // what is like its element, else to what stands where it stood.
   function put(element, html) {
     if (element.shown === html) return;
-    const was = focused(element);
+    const one = document.activeElement;
+    const like = ({ tagName, name, value, dataset }) =>
+      tagName === one.tagName && name === one.name && value === one.value && dataset.do === one.dataset.do;
+    const place = inside(element, FOCUSABLE).indexOf(one);
+    const among = inside(element, FOCUSABLE).filter(like).indexOf(one);
     const unfolded = element.querySelector("details")?.open;
+    const ticked = inside(element, ":checked[type=checkbox]").map(({ value }) => value);
     element.innerHTML = element.shown = html;
-    if (unfolded && element.querySelector("details")) element.querySelector("details").open = true;
-    if (!was) return;
-    const same = (one) =>
-      (one.dataset.do ?? "") === was.act && (one.name ?? "") === was.name && (one.value ?? "") === was.value;
-    [...element.querySelectorAll(was.tagName)].find(same)?.focus({ preventScroll: true });
+    for (const fold of unfolded ? inside(element, "details") : []) {
+      fold.open = true;
+      for (const box of inside(fold, "[type=checkbox]")) box.checked = ticked.includes(box.value);
+    }
+    if (place < 0) return;
+    const there = inside(element, FOCUSABLE);
+    const other = there.filter(like)[among] ?? there[Math.min(place, there.length - 1)];
+    (other ?? find(".omni-board")).focus({ preventScroll: true });
   }
 
   // What is being written stays as it is.
   const busy = (row) => row.contains(document.activeElement) && document.activeElement.matches("textarea");
 
-  function putRows(place, tag, pieces) {
+  function putRows(place, tag, pieces, stays) {
     const rows = new Map([...place.children].map((row) => [row.dataset.id, row]));
     let after = null;
     for (const [id, html] of pieces) {
       const row = rows.get(String(id)) ?? document.createElement(tag);
       rows.delete(String(id));
       row.dataset.id = id;
-      if (!busy(row) && !unsaved.has(`${item ?? ""}:${id}`)) put(row, html);
+      if (!stays(row)) put(row, html);
       const next = after ? after.nextSibling : place.firstChild;
       if (next !== row) place.insertBefore(row, next);
       after = row;
@@ -232,28 +236,13 @@
   for (const name of ["timeupdate", "seeked"]) {
     addEventListener(name, (event) => event.target === player() && follow(), true);
   }
-  addEventListener(
-    "error",
-    (event) => {
-      const sound = event.target;
-      if (!box()?.contains(sound) || !sound.matches?.("audio, video") || sound.src.includes("as=preview")) return;
-      sound.src += "?as=preview"; // in a form that every browser plays
-    },
-    true,
-  );
-
-  // Folders: Gradio keeps no names below them
-
-  let folder = [];
-  omni.folderNames = () => JSON.stringify(folder);
-  addEventListener(
-    "change",
-    (event) => {
-      if (!event.target.matches?.("#omni-go input[type=file]")) return;
-      folder = [...event.target.files].map((file) => file.webkitRelativePath || file.name);
-    },
-    true,
-  );
+  function preview(event) {
+    const sound = event.target;
+    if (sound !== player() || sound.src.includes("as=preview")) return;
+    sound.src += "?as=preview"; // in a form that every browser plays, from anywhere
+  }
+  addEventListener("error", preview, true);
+  addEventListener("loadedmetadata", (event) => event.target.duration === Infinity && preview(event), true);
 
   // What a person does
 
@@ -270,10 +259,15 @@
       box().scrollIntoView({ block: "start" });
       find(`tr[data-id="${shownItem()}"] button`)?.focus({ preventScroll: true });
     },
-    job: ({ job: id }) => omni.openJob(id),
+    job: ({ job: id }) => {
+      omni.openJob(id);
+      find(".omni-board").focus({ preventScroll: true });
+    },
     seek: ({ start }) => playFrom(Number(start)),
     delete: async () => {
-      if (confirm(omni.say("jobs.confirm_delete")) && (await act("delete"))) close();
+      if (!confirm(omni.say("jobs.confirm_delete")) || !(await act("delete"))) return;
+      close();
+      document.querySelector("#omni-start").focus();
     },
     retry: ({ item: id }) => go("retry", id === undefined ? {} : { item: Number(id) }),
     stop: () => go("stop"),
@@ -307,14 +301,26 @@
     const link = document.createElement("a");
     link.href = `captions/${job}/export?${formats}`;
     link.download = "";
+    foldExports();
     save().then(() => link.click());
   });
 
+  function foldExports() {
+    const fold = box()?.querySelector(".omni-exports[open]");
+    if (!fold) return;
+    if (fold.contains(document.activeElement)) fold.querySelector("summary").focus();
+    fold.open = false;
+  }
+  addEventListener("click", (event) => event.target.closest?.(".omni-exports") || foldExports());
+  addEventListener("keydown", (event) => event.key === "Escape" && foldExports());
+
   addEventListener("change", (event) => {
+    const form = event.target.closest?.(".omni-exports form");
+    if (form) form.querySelector("button").disabled = !form.querySelector(":checked");
     const choice = event.target.closest?.(".omni-samples input");
     if (!choice) return;
     const about = { item: shownItem(), number: Number(choice.dataset.number), sample: Number(choice.value) };
-    unsaved.delete(`${about.item}:${about.number}`);
+    unsaved.delete(`${job}:${about.item}:${about.number}`);
     go("choose", about);
   });
 
@@ -325,8 +331,8 @@
   addEventListener("input", (event) => {
     const area = event.target.closest?.("#omni-job textarea");
     if (!area) return;
-    const [of, number] = [shownItem(), Number(area.dataset.number)];
-    unsaved.set(`${of}:${number}`, { item: of, number, text: area.value });
+    const about = { item: shownItem(), number: Number(area.dataset.number), text: area.value };
+    unsaved.set(`${job}:${about.item}:${about.number}`, { of: job, about });
     clearTimeout(saving);
     saving = setTimeout(save, SAVE);
   });
@@ -334,10 +340,11 @@
 
   async function save() {
     clearTimeout(saving);
-    for (const [key, about] of [...unsaved]) {
-      const reply = await ask(`${job}/edit?lang=${omni.language}`, { method: "POST", body: JSON.stringify(about), keepalive: true });
+    for (const [key, edit] of [...unsaved]) {
+      const body = JSON.stringify(edit.about);
+      const reply = await ask(`${edit.of}/edit?lang=${omni.language}`, { method: "POST", body, keepalive: true });
       if (reply && reply.status < 500) {
-        if (unsaved.get(key) === about) unsaved.delete(key);
+        if (unsaved.get(key) === edit) unsaved.delete(key);
         if (reply.ok) omni.announce(omni.say("jobs.saved"));
         else omni.tell((await reply.json().catch(() => ({}))).error ?? omni.say("page.failed"));
       } else {
@@ -351,9 +358,22 @@
   addEventListener("pagehide", () => unsaved.size && save());
   addEventListener("visibilitychange", () => !document.hidden && active && watch());
 
+  addEventListener("pointerdown", (event) => (pressed = Boolean(box()?.contains(event.target))), true);
+  for (const name of ["pointerup", "pointercancel"]) {
+    addEventListener(
+      name,
+      () => {
+        if (pressed) setTimeout(watch); // after the click
+        pressed = false;
+      },
+      true,
+    );
+  }
+
   // A page that comes back shows its last job.
   omni.once(() => {
     if (!box()) return false;
+    document.querySelector("#omni-give").append(omni.uploadLine());
     const [latest] = jobs();
     if (latest) open(latest);
     return true;

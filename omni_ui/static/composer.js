@@ -164,12 +164,6 @@
     });
   }
 
-  const REFUSED = {
-    NotAllowedError: "composer.microphone_refused",
-    NotFoundError: "composer.microphone_none",
-    NotReadableError: "composer.microphone_busy",
-  };
-
   // Gradio's recorder fails with a line on the console and no word to the reader: so it is asked for here, and handed
   // over, as some browsers would ask their reader twice.
   async function askForMicrophone(event) {
@@ -183,7 +177,7 @@
     try {
       sound = await omni.capture({ audio: true });
     } catch (problem) {
-      return omni.tell(omni.say(REFUSED[problem.name] ?? "composer.microphone_insecure"));
+      return omni.tell(omni.withoutMicrophone(problem));
     } finally {
       asking = false;
     }
@@ -241,12 +235,6 @@
     const unwanted = discarded;
     discarded = false;
     return unwanted;
-  };
-
-  // Like getUserMedia, which pages without https do not have.
-  omni.capture = async (wanted) => {
-    if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
-    return navigator.mediaDevices.getUserMedia(wanted);
   };
 
   // Gradio's player breaks its loading off when it goes away, and lets that fall on the console.

@@ -1,8 +1,13 @@
-// How files come into the composer: by button, paste and drop, from camera and recorder. All ways end in Gradio's own
-// file input. `FILE_LIMIT` ({bytes, text}) is put in front by the server.
+// How files come into the page: by button, paste and drop, from camera and recorder. All ways end in Gradio's own file
+// inputs; where there is one for folders, folders are taken. `FILE_LIMIT` ({bytes, text}) is put in front by the server.
 (() => {
-  const composer = () => document.querySelector("#omni-composer");
+  const place = () => document.querySelector("#omni-composer, #omni-give");
+  const fileInput = () => place().querySelector("input[type=file]:not([webkitdirectory])");
+  const folderInput = () => place().querySelector("input[type=file][webkitdirectory]");
   const named = (files) => new Intl.ListFormat(omni.language).format(files.map((file) => file.name));
+  const dropped = new WeakMap(); // file → its name below the folder that was dropped
+  const below = (file) => dropped.get(file) || file.webkitRelativePath;
+  let folder = []; // what the files of one are called: Gradio keeps no names below folders
   let handing = false;
 
   // Hands files to Gradio as if they had been chosen; those beyond the limit are named and left out.
@@ -15,15 +20,20 @@
     const basket = new DataTransfer();
     for (const file of files) if (!large.includes(file)) basket.items.add(file);
     if (!basket.files.length) return;
-    const input = composer().querySelector("input[type=file]");
-    handing = true;
-    input.files = basket.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
-    handing = false;
+    const find = files.some(below) && folderInput() ? folderInput : fileInput;
+    omni.once(() => {
+      const input = find(); // Gradio takes it away while it uploads
+      if (!input) return false;
+      handing = true;
+      input.files = basket.files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+      handing = false;
+      return true;
+    });
   }
 
   function choose() {
-    const input = composer().querySelector("input[type=file]");
+    const input = fileInput();
     input.value = "";
     input.click();
   }
@@ -37,9 +47,13 @@
   addEventListener(
     "change",
     (event) => {
-      if (handing || event.target.type !== "file" || !composer()?.contains(event.target)) return;
+      if (event.target.type !== "file" || !place()?.contains(event.target)) return;
       const files = [...event.target.files];
-      if (files.some((file) => file.size > FILE_LIMIT.bytes)) take(event, files);
+      if (!handing && files.some((file) => file.size > FILE_LIMIT.bytes)) return take(event, files);
+      if (event.target !== folderInput() || !files.length) return;
+      folder = files.map((file) => below(file) || file.name);
+      omni.folderTaking ??= new Promise((resolve) => (omni.folderTaken = resolve));
+      omni.folderTaking.then(() => (omni.folderTaking = null));
     },
     true,
   );
@@ -49,7 +63,7 @@
     (event) => {
       const { files, types } = event.clipboardData;
       const elsewhere = event.target.closest?.("input, textarea, [contenteditable]");
-      if (!files.length || (elsewhere && !composer().contains(elsewhere))) return;
+      if (!files.length || (elsewhere && !place().contains(elsewhere))) return;
       // Office programs add a picture of the copied text; the text is meant.
       if (types.includes("text/html") && event.clipboardData.getData("text/plain").trim()) {
         event.stopImmediatePropagation(); // Gradio would take the picture too
@@ -66,19 +80,42 @@
     if (!hint && on) {
       hint = document.createElement("div");
       hint.id = "omni-drop";
-      hint.textContent = omni.say("composer.drop");
-      document.querySelector("#omni-write").append(hint);
+      hint.textContent = omni.say(folderInput() ? "jobs.drop" : "composer.drop");
+      document.querySelector("#omni-write, #omni-give").append(hint);
     }
     if (hint) hint.hidden = !on;
+  }
+
+  // All files of what was dropped, in folders below folders.
+  async function walk(entry, path) {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      dropped.set(file, path + file.name);
+      return [file];
+    }
+    const reader = entry.createReader();
+    const found = [];
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+      if (!some.length) return found;
+      for (const one of some) found.push(...(await walk(one, `${path}${entry.name}/`)));
+    }
   }
 
   function drop(event) {
     hover(false);
     const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
-    const folder = items.map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
-    if (folder) omni.tell(omni.say("composer.folder", { name: folder.name }));
-    const isFile = (item) => !item.webkitGetAsEntry?.()?.isDirectory;
-    take(event, items.filter(isFile).map((item) => item.getAsFile()));
+    const entries = items.map((item) => item.webkitGetAsEntry?.()); // these are there only now, as are the files
+    const files = items.map((item) => item.getAsFile());
+    const folder = entries.find((entry) => entry?.isDirectory);
+    if (!folder || !folderInput()) {
+      if (folder) omni.tell(omni.say("composer.folder", { name: folder.name }));
+      return take(event, files.filter((_, n) => !entries[n]?.isDirectory));
+    }
+    take(event, []); // walking takes its time
+    Promise.all(entries.map((entry) => walk(entry, "")))
+      .then((found) => attach(found.flat()))
+      .catch((problem) => omni.tell(omni.say("page.failed"), problem.message));
   }
 
   // Everywhere on the page, so that a drop beside the composer does not leave it.
@@ -86,7 +123,7 @@
     addEventListener(
       name,
       (event) => {
-        if (!event.dataTransfer?.types.includes("Files") || !composer()) return;
+        if (!event.dataTransfer?.types.includes("Files") || !place()) return;
         if (name === "drop") return drop(event);
         event.preventDefault();
         event.stopImmediatePropagation();
@@ -101,7 +138,7 @@
   // A sentence about what was refused goes away with the next try; one that offers to try again stays.
   const clear = (event) => {
     const offers = document.querySelector("#omni-refused button");
-    if (!offers && composer()?.contains(event.target)) omni.tell("");
+    if (!offers && place()?.contains(event.target)) omni.tell("");
   };
   addEventListener("click", clear, true);
   addEventListener("keydown", clear, true);
@@ -114,11 +151,14 @@
     button.textContent = omni.say("composer.again");
     button.addEventListener("click", () => {
       omni.tell("");
-      composer().querySelector(".omni-attach-button").focus();
+      place().querySelector(".omni-attach-button, .upload-container").focus();
       attach(files);
     });
     document.querySelector("#omni-refused").append(" ", button);
   }
 
-  Object.assign(omni, { attach, choose, named, offerAgain });
+  omni.folderNames = () => JSON.stringify(folder);
+  omni.folderTaking = null; // until the files of a folder stand among the others, or are lost
+  omni.folderTaken = () => {};
+  Object.assign(omni, { attach, below, choose, named, offerAgain });
 })();

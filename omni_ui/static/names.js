@@ -3,7 +3,9 @@
   const wide = (node) => (node.scrollWidth > node.clientWidth ? "0" : null); // what scrolls does so by keyboard, too
   const title = (input) => input.closest(".block").querySelector("[data-testid=block-info]")?.textContent.trim();
 
-  // selector → attribute → key of the catalogue, a plain value in brackets, or what an element makes of it
+  const row = (element) => element.closest("tr").querySelector(".filename").ariaLabel;
+
+  // selector → attribute, or `text` → key of the catalogue, a plain value in brackets, or what an element makes of it
   const NAMES = [
     [".user-row", { role: ["article"], "aria-label": "page.question" }],
     [".bot-row", { role: ["article"], "aria-label": "page.answer" }],
@@ -16,7 +18,16 @@
     [".label-wrap", { "aria-expanded": (fold) => String(fold.classList.contains("open")) }],
     ["#omni-panel-title p", { role: ["heading"], "aria-level": ["2"] }],
     ["#omni-panel .toggle-button", { "aria-label": "page.close_settings", title: "page.close_settings" }],
-    ["#omni-sampling input", { "aria-label": title }],
+    ["#omni-sampling input, #omni-panel .gradio-slider input", { "aria-label": title }],
+    ["#omni-files .upload-container:has(.wrap)", { "aria-label": [null] }], // its words are its name
+    ["#omni-files .upload-container .wrap", { text: "jobs.drop" }],
+    ["#omni-files .or", { text: "jobs.choose" }],
+    // Gradio has put a button into a button.
+    ["#omni-files .icon-button:first-child", { role: ["group"], tabindex: ["-1"], "aria-label": "jobs.more", title: [null] }],
+    ["#omni-files .icon-button .upload-container", { "aria-label": "jobs.more", title: "jobs.more" }],
+    ["#omni-files .icon-button:last-child", { "aria-label": "jobs.clear", title: "jobs.clear" }],
+    ["#omni-files .label-clear-button", { "aria-label": (button) => omni.say("composer.remove", { name: row(button) }) }],
+    ["#omni-files .download-link", { href: [null], text: (size) => size.textContent.replace(/\s*⇣/, "") }],
   ];
 
   function value(element, what) {
@@ -24,10 +35,17 @@
     return Array.isArray(what) ? what[0] : omni.say(what);
   }
 
+  // The nodes are Gradio's: only what stands in them changes.
+  function write(element, text) {
+    const nodes = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    for (const [n, node] of nodes.entries()) if (node.data !== (n ? "" : text)) node.data = n ? "" : text;
+  }
+
   function name(element, attributes) {
     for (const [attribute, what] of Object.entries(attributes)) {
       const text = value(element, what) ?? null;
-      if (text === null) element.removeAttribute(attribute);
+      if (attribute === "text") write(element, text);
+      else if (text === null) element.removeAttribute(attribute);
       else if (element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
     }
   }

@@ -1,4 +1,5 @@
-// What several scripts need: a task for when an element is there, a sentence for the eye, a sentence for the ear.
+// What several scripts need: a task for when an element is there, a sentence for the eye, a sentence for the ear, a way to
+// the microphone.
 (() => {
   const waiting = new Set();
   let watch = null;
@@ -42,4 +43,19 @@
     place.textContent = "";
     setTimeout(() => (place.textContent = sentence), 50); // the same sentence twice is heard twice
   };
+
+  // Like getUserMedia, which pages without https do not have.
+  omni.capture = async (wanted) => {
+    if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
+    return navigator.mediaDevices.getUserMedia(wanted);
+  };
+
+  const REFUSED = {
+    NotAllowedError: "composer.microphone_refused",
+    NotFoundError: "composer.microphone_none",
+    NotReadableError: "composer.microphone_busy",
+  };
+
+  // Why `capture` gave no microphone.
+  omni.withoutMicrophone = (problem) => omni.say(REFUSED[problem.name] ?? "composer.microphone_insecure");
 })();

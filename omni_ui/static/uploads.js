@@ -1,8 +1,10 @@
-// The way from the composer to the server. Gradio uploads; this shows how far it is, keeps what fails, and lets a
-// message wait for its files and its recording.
+// The way of files to the server. Gradio uploads; this shows how far it is, keeps what fails, and lets what is sent wait
+// for its files and its recording.
 (() => {
-  const composer = () => document.querySelector("#omni-composer");
-  const find = (part) => composer().querySelector(part);
+  const SEND = ".submit-button, #omni-start";
+  const place = () => document.querySelector("#omni-composer, #omni-give");
+  const find = (part) => place().querySelector(part);
+  const recorder = () => find(".minimal-audio-recorder, #omni-record.omni-recording");
   const waiting = []; // uploads that have not ended: {files, request, share, cancelled}, the first is on its way
   let last = Promise.resolve();
   let lost = 0; // uploads that failed or were called off
@@ -17,9 +19,11 @@
   // error, which it would write on the console and into a box of its own.
   window.fetch = (resource, options) => {
     if (!(options?.body instanceof FormData && address(resource).endsWith("/upload"))) return plain(resource, options);
-    const recorded = !String(resource).includes("upload_id="); // only Gradio's recorder gives none
-    if (recorded && omni.discarded()) return Promise.resolve(new Response("[]"));
-    const files = options.body.getAll("files").map((file) => (recorded ? renamed(file) : file));
+    const given = options.body.getAll("files");
+    // Gradio gives none to its recorders, nor to folders.
+    const recorded = !String(resource).includes("upload_id=") && !given.some(omni.below);
+    if (recorded && omni.discarded?.()) return Promise.resolve(new Response("[]"));
+    const files = given.map((file) => (recorded ? renamed(file) : file));
     const upload = { files, request: new XMLHttpRequest(), share: 0, cancelled: false };
     waiting.push(upload);
     show();
@@ -57,17 +61,22 @@
     if (answer) return;
     lost += 1;
     find(".minimal-audio-recorder .stop-button")?.click(); // it would wait for its recording for ever
+    omni.folderTaken();
     if (cancelled) return;
     const key = request.status === 413 ? "composer.upload_too_large" : "composer.upload_failed";
-    omni.offerAgain(omni.say(key, { name: omni.named(files) }), files);
+    omni.offerAgain(omni.say(key, { name: inShort(files) }), files);
   }
+
+  const inShort = (files) =>
+    files.length > 5 ? omni.say("composer.many", { count: files.length }) : omni.named(files);
 
   // One line over the words: what is on its way, how far, and a way to call it off.
   function show() {
     const [words, bar, cancel] = find(".omni-uploading").children;
     const upload = waiting[0];
-    const name = omni.named(waiting.flatMap(({ files }) => files));
-    const sentence = held ? omni.say("composer.sends_later") : upload ? omni.say("composer.uploading", { name }) : "";
+    const name = inShort(waiting.flatMap(({ files }) => files));
+    const later = find("#omni-start") ? "jobs.begins_later" : "composer.sends_later";
+    const sentence = held ? omni.say(later) : upload ? omni.say("composer.uploading", { name }) : "";
     if (words.textContent !== sentence) words.textContent = sentence; // read out once, not at every step
     bar.hidden = !upload;
     cancel.hidden = !sentence;
@@ -81,7 +90,7 @@
       upload.request.abort();
     }
     show();
-    find(".omni-attach-button").focus();
+    find(".omni-attach-button, #omni-folder").focus();
   }
 
   // photo-142501.jpg for what was made at 14:25:01.
@@ -103,41 +112,43 @@
     return line;
   };
 
-  const gone = (part) =>
+  const until = (condition) =>
     new Promise((resolve) => {
       const watch = new MutationObserver(look);
       function look() {
-        if (find(part)) return;
+        if (!condition()) return;
         watch.disconnect();
         resolve();
       }
-      watch.observe(composer(), { childList: true, subtree: true });
+      watch.observe(place(), { childList: true, subtree: true });
       look();
     });
 
-  // Gradio would send the message without a recording that still runs, and without files that fail meanwhile.
+  // Gradio would send without a recording that still runs, and without files that fail meanwhile.
   async function hold() {
     const before = lost;
     held = true;
     show();
-    find(".minimal-audio-recorder .stop-button")?.click();
-    await gone(".minimal-audio-recorder");
+    find(".minimal-audio-recorder .stop-button, #omni-record.omni-recording")?.click();
+    await until(() => !recorder());
     while (waiting.length) await last;
+    await omni.folderTaking;
+    await until(() => !find(".uploading")); // else Gradio does not have them yet
     const go = held && lost === before;
     held = false;
     show();
-    if (go) find(".submit-button")?.click();
+    if (go) find(SEND)?.click();
   }
 
   function guard(event) {
-    if (!held && !waiting.length && !find(".minimal-audio-recorder")) return;
+    if (!held && !waiting.length && !omni.folderTaking && !recorder()) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     if (!held) hold();
   }
 
-  const within = (event, part) => composer()?.contains(event.target) && event.target.closest(part);
-  addEventListener("click", (event) => within(event, ".submit-button") && guard(event), true);
+  const within = (event, part) => place()?.contains(event.target) && event.target.closest(part);
+  addEventListener("click", (event) => within(event, SEND) && guard(event), true);
   addEventListener(
     "keypress",
     (event) => event.key === "Enter" && !event.shiftKey && within(event, "textarea") && guard(event),
