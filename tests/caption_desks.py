@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from omni_backend import Backend, MediaPart, ScriptedBackend
+from omni_backend import Backend, MediaPart, ScriptedBackend, TextDelta
 from omni_backend.caption import CaptionSettings
 from omni_ui.captioner.desk import DeskJob, JobDesk
 from omni_ui.captioner.limits import DeskLimits
@@ -45,6 +45,33 @@ class Place:
     def kept(self) -> set[str]:
         """The jobs that lie on disk."""
         return {path.name for path in self.jobs.iterdir() if path.is_dir()}
+
+
+class Maker:
+    """Makes jobs on a desk, and deletes them when it is closed."""
+
+    def __init__(self, desk: JobDesk, backend: ScriptedBackend) -> None:
+        self._desk = desk
+        self._backend = backend
+        self._jobs: list[DeskJob] = []
+
+    def __call__(
+        self, *names: str, said: Sequence[str] = (), contents: bytes | Sequence[bytes] = SOUND, **settings: Any
+    ) -> DeskJob:
+        """A job of sounds with these names; the engine will say `said`. `contents`: of all, or of each."""
+        for text in said:
+            self._backend.enqueue(TextDelta(text))
+        each = [contents] * len(names) if isinstance(contents, bytes) else contents
+        given = [
+            (name, conversations.upload(self._desk.uploads, Path(name).name, one))
+            for name, one in zip(names, each, strict=True)
+        ]
+        self._jobs.append(self._desk.create(given, CaptionSettings(**settings)))
+        return self._jobs[-1]
+
+    def close(self) -> None:
+        for job in self._jobs:
+            self._desk.delete(job)
 
 
 def ended(job: DeskJob) -> DeskJob:

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import mimetypes
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -24,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from omni_backend import Backend, BackendError, Phrase, UnsupportedRequest, phrase
 from omni_backend.caption.exports import FORMATS, SHARED, Format, archive, write
+from omni_backend.caption.file_names import ending
 from omni_ui.captioner import views
 from omni_ui.captioner.desk import DeskJob, JobDesk
 from omni_ui.captioner.limits import EDIT_CHARS
@@ -42,6 +42,20 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox",  # an upload opened as a page may do nothing
 }
+_PLAYED: Final = {
+    **dict.fromkeys(("wav", "wave", "bwf"), "audio/wav"),
+    **dict.fromkeys(("ogg", "oga", "opus"), "audio/ogg"),
+    **dict.fromkeys(("mp4", "m4v"), "video/mp4"),
+    "mp3": "audio/mpeg",
+    "flac": "audio/flac",
+    "m4a": "audio/mp4",
+    "aac": "audio/aac",
+    "mov": "video/quicktime",
+    "mkv": "video/x-matroska",
+    "webm": "video/webm",
+    "weba": "audio/webm",
+}
+"""What a browser may play, by its ending; everything else is bytes. Not every system knows all of these."""
 
 Action = Callable[[DeskJob, dict[str, Any]], None]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -170,9 +184,9 @@ class CaptionRoutes:
                     path = await run_in_threadpool(make_preview, item, job.store.folder)
             except (BackendError, OSError):
                 return Response(status_code=404)
-        kind = mimetypes.guess_type(path.name)[0] or ""
-        known = kind.startswith(("audio/", "video/"))
-        return FileResponse(path, media_type=kind if known else "application/octet-stream", headers=_HEADERS)
+        return FileResponse(
+            path, media_type=_PLAYED.get(ending(path.name), "application/octet-stream"), headers=_HEADERS
+        )
 
     async def _export(self, request: Request) -> Response:
         job = await run_in_threadpool(self._find, request)
