@@ -72,7 +72,7 @@ def _far(job: DeskJob, counts: Counts, backend: Backend) -> list[Phrase]:
     if not isinstance(backend.status, Ready):
         return [phrase("captioner.waits_for_model"), files, *failed]
     left = job.work.remaining(counts)
-    return [files, *failed, *([phrase("captioner.left", left=clock(left))] if left is not None else [])]
+    return [files, *failed, *([phrase("captioner.left", left=clock(max(1, round(left))))] if left is not None else [])]
 
 
 def _far_alone(job: DeskJob, counts: Counts, backend: Backend) -> Phrase:
@@ -294,7 +294,7 @@ def _title(job: DeskJob, language: Language) -> str:
 
 def clock(seconds: float) -> str:
     """A length of time for people: 0:07, 12:34, 1:02:03; tenths below ten seconds, where they matter."""
-    if 0 < seconds < 10 and round(seconds, 1) != int(seconds):
+    if 0 < seconds < 10 and round(seconds, 1) % 1:
         return moment(seconds)
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60

@@ -1,0 +1,110 @@
+"""The caption page as the browser tests use it: what is given, the job on its board, the captions of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser import Visit
+from tests.media_files import sound_file
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionPage:
+    """One open page of the captioner."""
+
+    visit: Visit
+
+    @property
+    def page(self) -> Page:
+        return self.visit.page
+
+    @property
+    def given(self) -> Locator:
+        """The names of the files that wait for the job to be made."""
+        return self.page.locator("#omni-files .filename")
+
+    @property
+    def far(self) -> Locator:
+        """How far the job is."""
+        return self.page.locator(".omni-far")
+
+    @property
+    def rows(self) -> Locator:
+        return self.page.locator(".omni-table tbody tr")
+
+    @property
+    def boxes(self) -> Locator:
+        """The captions of the open file."""
+        return self.page.locator(".omni-open textarea")
+
+    @property
+    def writing(self) -> Locator:
+        """The captions that are being written."""
+        return self.page.locator(".omni-writing")
+
+    @property
+    def told(self) -> Locator:
+        """What the page's own scripts have to say."""
+        return self.page.locator("#omni-refused")
+
+    @property
+    def error(self) -> Locator:
+        """Why no job was made."""
+        return self.page.locator("#omni-error")
+
+    @property
+    def earlier(self) -> Locator:
+        return self.page.locator("#omni-earlier button")
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def row(self, name: str) -> Locator:
+        """The line of the table of one file."""
+        return self.rows.filter(has=self.page.get_by_role("button", name=name, exact=True))
+
+    def give(self, *files: Any) -> None:
+        """Chooses files and waits until they are uploaded."""
+        before = self.given.count()
+        self.page.locator("#omni-files input[type=file]").set_input_files(list(files))
+        expect(self.given).to_have_count(before + len(files))
+
+    def start(self) -> None:
+        self.page.locator("#omni-start").click()
+
+    def caption(self, *files: Any) -> None:
+        """Makes a job of files."""
+        self.give(*files)
+        self.start()
+        self.far.wait_for()
+
+    def ended(self) -> None:
+        """Waits until nothing of the job runs any more."""
+        self.far.wait_for()
+        expect(self.page.locator(".omni-summary progress")).to_have_count(0)
+        expect(self.button("Stop")).to_have_count(0)
+
+    def reads(self, *captions: str) -> None:
+        """Waits until exactly these are the captions of the open file."""
+        expect(self.boxes).to_have_count(len(captions))
+        for box, caption in zip(self.boxes.all(), captions, strict=True):
+            expect(box).to_have_value(caption)
+
+    def time(self) -> float:
+        """Where the player is, in seconds."""
+        return float(self.page.locator(".omni-player :is(audio, video)").evaluate("(sound) => sound.currentTime"))
+
+
+def sounds(folder: Path, names: Sequence[str], *, seconds: float = 0.2) -> list[Path]:
+    """Files of a tone with these names."""
+    contents = sound_file("wav", seconds=seconds)
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents)
+    return paths
