@@ -92,14 +92,15 @@ class CaptionJob:
             in_flight = can.max_concurrency + 1
             tasks: asyncio.Queue[_Task | None] = asyncio.Queue(1)
             slots = self.slots or asyncio.Semaphore(in_flight)
+            loader = sound_loader()  # one for both who look at the files, so that each is looked at once
             with tempfile.TemporaryDirectory(
                 prefix=WINDOWS, dir=self.store.folder, ignore_cleanup_errors=True
             ) as folder:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(in_flight):
                         group.create_task(self._work(tasks, slots, can, Path(folder)))
-                    group.create_task(self._measure())
-                    await self._feed(tasks, can)
+                    group.create_task(self._measure(loader))
+                    await self._feed(loader, tasks, can)
                     for _ in range(in_flight):
                         await tasks.put(None)
         except* BackendError as problems:
@@ -109,7 +110,6 @@ class CaptionJob:
             self.problem = GenerationFailed(phrase("caption.disk"), detail=repr(problems.exceptions[0]))
         finally:
             self._began = None
-            self.live.clear()
             with suppress(sqlite3.Error):  # nothing can be written: the next run does it
                 self.store.put_back()
 
@@ -129,9 +129,8 @@ class CaptionJob:
         for folder in self.store.folder.glob(f"{WINDOWS}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _feed(self, tasks: asyncio.Queue[_Task | None], can: Capabilities) -> None:
+    async def _feed(self, loader: MediaLoader, tasks: asyncio.Queue[_Task | None], can: Capabilities) -> None:
         """Cuts one file after the other, no faster than the windows are captioned."""
-        loader = sound_loader()
         while waiting := self.store.items(state="waiting", limit=1):
             [item] = waiting
             if item.starts >= MOST_STARTS:
@@ -228,9 +227,8 @@ class CaptionJob:
             else:
                 self.store.finish(work.item.id, work.seconds)
 
-    async def _measure(self) -> None:
+    async def _measure(self, loader: MediaLoader) -> None:
         """Finds out how long the files are that wait, so that the remaining time can be told."""
-        loader = sound_loader()
         for item in self.store.items(state="waiting"):
             now = self.store.item(item.id)
             if item.seconds is None and now is not None and now.state == "waiting":
