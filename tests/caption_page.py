@@ -1,16 +1,27 @@
-"""The caption page as the browser tests use it: what is given, the job on its board, the captions of one file."""
+"""The caption page for browser tests: what is given, the job on its board, the captions of one file.
+
+`captioner` serves it over a scripted engine, once for each test file; a file overrides `abilities` or `embedded` of
+`scripted_app.py` where it needs another engine or page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from omni_backend import ScriptedBackend
+from omni_ui.captioner.desk import DeskJob
+from omni_ui.captioner.server import CaptionApp
 from tests.browser import Visit
 from tests.media_files import sound_file
+from tests.serving import captioning
+
+OpenCaptions = Callable[..., "CaptionPage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +119,42 @@ def sounds(folder: Path, names: Sequence[str], *, seconds: float = 0.2) -> list[
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents)
     return paths
+
+
+def jobs_of(app: CaptionApp, folder: Path) -> list[DeskJob]:
+    """All jobs that the app keeps in `folder`."""
+    found = [app.desk.get(path.name) for path in folder.iterdir() if path.is_dir()]
+    return [job for job in found if job is not None]
+
+
+@pytest.fixture(scope="module")
+def jobs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the jobs of `captioner` lie."""
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def captioner(backend: ScriptedBackend, jobs_dir: Path, embedded: bool) -> Iterator[CaptionApp]:
+    """The captioner over `backend`."""
+    with captioning(backend, jobs_dir, embedded=embedded) as app:
+        yield app
+
+
+@pytest.fixture
+def without_jobs(captioner: CaptionApp, jobs_dir: Path) -> Iterator[None]:
+    """At the end the engine is free and there is no job any more."""
+    yield
+    for job in jobs_of(captioner, jobs_dir):
+        captioner.desk.delete(job)
+
+
+@pytest.fixture
+def open_captions(captioner: CaptionApp, without_jobs: None, visit: Callable[..., Visit]) -> OpenCaptions:
+    """Opens the captioner's page; takes the options of `visit`."""
+    return lambda **options: CaptionPage(visit(captioner.url, **options))
+
+
+@pytest.fixture
+def captions(open_captions: OpenCaptions) -> CaptionPage:
+    """The captioner's page in a wide window."""
+    return open_captions()

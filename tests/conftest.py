@@ -11,7 +11,10 @@ import pytest
 
 from tests.tiny_checkpoints import TINY_CHECKPOINT, Shape, make_checkpoint
 
-pytest_plugins = ["tests.browser", "tests.scripted_app", "tests.engine", "tests.vllm_engine", "tests.omni_engine"]
+pytest_plugins = [
+    *("tests.browser", "tests.scripted_app", "tests.caption_page"),
+    *("tests.engine", "tests.vllm_engine", "tests.omni_engine"),
+]
 
 
 @pytest.fixture(scope="session")

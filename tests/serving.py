@@ -28,9 +28,11 @@ def serving(backend: Backend, *, embedded: bool = False) -> Iterator[App]:
 
 
 @contextmanager
-def captioning(backend: Backend, jobs_dir: Path, *, embedded: bool = False) -> Iterator[CaptionApp]:
-    """The captioner over `backend`, which is left open, with its jobs in `jobs_dir`."""
-    settings = Settings(BackendOptions("tests"), embedded=embedded, server_port=free_port(), jobs_dir=jobs_dir)
+def captioning(
+    backend: Backend, jobs_dir: Path, *, embedded: bool = False, port: int | None = None
+) -> Iterator[CaptionApp]:
+    """The captioner over `backend`, which is left open, with its jobs in `jobs_dir`. `port`: None: any."""
+    settings = Settings(BackendOptions("tests"), embedded=embedded, server_port=port or free_port(), jobs_dir=jobs_dir)
     with _running(CaptionApp, backend, settings) as app:
         yield app
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from omni_backend import Backend, BackendUnavailable, GenerationFailed, UnsupportedRequest, phrase
+from omni_backend import Backend, BackendError, BackendUnavailable, GenerationFailed, UnsupportedRequest, phrase
 from omni_backend.caption import CaptionSettings
 from omni_backend.caption.collect import Collected, Found, Refused, collect
 from omni_backend.caption.job import CaptionJob
@@ -296,7 +296,7 @@ class JobDesk:
                 can = await self._backend.ready()
                 self._slots = self._slots or asyncio.Semaphore(can.max_concurrency + 1)
                 job.work.slots = self._slots
-            except BackendUnavailable:
+            except BackendError:
                 pass  # the job says so itself
             try:
                 while job.store.wanted and job.store.counts.open:

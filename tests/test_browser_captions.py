@@ -1,0 +1,205 @@
+"""Jobs on the caption page over a scripted engine: captions grow, stop, go on; pages and servers come and go."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from omni_backend import Capabilities, GenerationFailed, MediaPart, ScriptedBackend, TextDelta, phrase
+from omni_ui.captioner.server import CaptionApp
+from tests.browser import EXAMPLES, Visit
+from tests.caption_page import CaptionPage, OpenCaptions, jobs_of, sounds
+from tests.serving import captioning, free_port
+from tests.states import FOREVER, Stuck
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.browser
+
+WINDOWS = 6
+"""Of sounds.mp3, 5 s each at most."""
+
+
+@pytest.fixture(scope="module")
+def abilities() -> Capabilities:
+    return Capabilities("scripted", "a script", audio_window_seconds=5)
+
+
+def asked(backend: ScriptedBackend) -> Counter[str]:
+    """How often the engine was asked about each window: "<file>-<window>"."""
+    parts = (part for request in backend.requests for part in request.messages[-1].content)
+    return Counter(Path(part.path).stem for part in parts if isinstance(part, MediaPart))
+
+
+def begin(page: CaptionPage, backend: ScriptedBackend) -> None:
+    """A job of which two windows are done, the third is being written and three wait."""
+    backend.requests.clear()
+    backend.enqueue(TextDelta("One."))
+    backend.enqueue(TextDelta("Two."))
+    backend.enqueue(TextDelta("Thr"), FOREVER)
+    page.caption(EXAMPLES / "sounds.mp3")
+    page.reads("One.", "Two.")
+    expect(page.writing.first).to_have_text("Thr")
+
+
+def went_on(page: CaptionPage, backend: ScriptedBackend, *rest: str) -> None:
+    """The job has ended, and what was done was not done again."""
+    page.reads("One.", "Two.", *rest)
+    expect(page.far).to_have_text("Captioned.")
+    counts = asked(backend)
+    assert len(counts) == WINDOWS
+    assert [counts[f"1-{done}"] for done in (0, 1)] == [1, 1]
+    assert max(counts.values()) == 2
+
+
+def test_a_caption_is_seen_while_it_is_written(captions: CaptionPage, backend: ScriptedBackend) -> None:
+    backend.enqueue(0.4, TextDelta("A dog "), 0.6, TextDelta("<b>barks</b>."), FOREVER)
+    captions.caption(EXAMPLES / "tone.wav")
+    expect(captions.far).to_have_text(phrase("captioner.listening").text())
+    expect(captions.writing).to_have_text("A dog ", use_inner_text=True)
+    expect(captions.writing).to_have_text("A dog <b>barks</b>.")
+    expect(captions.page.get_by_role("progressbar", name="Progress")).to_be_visible()
+    expect(captions.boxes).to_have_count(0)
+
+
+def test_stop_frees_the_engine_and_resume_goes_on(captions: CaptionPage, backend: ScriptedBackend) -> None:
+    begin(captions, backend)
+    cancelled = backend.cancelled
+    captions.button("Stop").click()
+    expect(captions.far).to_have_text("Stopped")
+    expect(captions.writing).to_have_count(0)
+    assert backend.cancelled > cancelled
+    assert backend.active_requests == 0
+    captions.reads("One.", "Two.")
+    captions.button("Resume").click()
+    went_on(captions, backend, *["ok"] * 4)
+
+
+def test_a_job_goes_on_without_a_page(captions: CaptionPage, backend: ScriptedBackend) -> None:
+    backend.enqueue(TextDelta("A dog "), 1.0, TextDelta("barks."))
+    captions.caption(EXAMPLES / "tone.wav")
+    expect(captions.writing).to_have_text(re.compile("A dog"))
+    other = captions.page.context.new_page()
+    captions.page.close()
+    other.goto(captions.visit.url)
+    page = CaptionPage(Visit(other, captions.visit.url))
+    page.reads("A dog barks.")
+    expect(page.far).to_have_text("Captioned.")
+
+
+def test_an_open_page_outlives_a_restart_of_the_server(
+    visit: Callable[..., Visit], backend: ScriptedBackend, tmp_path: Path
+) -> None:
+    port = free_port()
+    with captioning(backend, tmp_path, port=port) as app:
+        page = CaptionPage(visit(app.url))
+        begin(page, backend)
+    expect(page.told).to_have_text(phrase("jobs.lost").text())
+    expect(page.boxes.first).to_have_value("One.")
+    with captioning(backend, tmp_path, port=port):
+        went_on(page, backend, *["ok"] * 4)
+        expect(page.told).to_be_hidden()
+        # What the browser itself writes about a server that is not there cannot be kept from its console.
+        page.visit.problems[:] = [line for line in page.visit.problems if "ERR_CONNECTION" not in line]
+        page.page.close()
+
+
+def test_jobs_before_are_listed_opened_and_deleted(
+    captions: CaptionPage, captioner: CaptionApp, jobs_dir: Path, backend: ScriptedBackend, tmp_path: Path
+) -> None:
+    for text, name in (("A dog.", "dog.wav"), ("A cat.", "cat.wav")):
+        backend.enqueue(TextDelta(text))
+        captions.caption(*sounds(tmp_path, [name]))
+        captions.reads(text)
+        expect(captions.given).to_have_count(0)
+    backend.enqueue(TextDelta("A cow."))
+    captions.caption(*sounds(tmp_path, ["cow.wav", "sheep.wav"]))
+    expect(captions.far).to_have_text("2 files captioned")
+    expect(captions.earlier).to_have_text([re.compile("^cat.wav .*20"), re.compile("^dog.wav .*20")])
+    captions.earlier.nth(1).click()
+    captions.reads("A dog.")
+    expect(captions.page.locator(".omni-board")).to_be_focused()
+    expect(captions.earlier.first).to_have_text(re.compile("^cow.wav and 1 more .*20"))
+
+    captions.page.once("dialog", lambda dialog: dialog.dismiss())
+    captions.button("Delete").click()
+    captions.reads("A dog.")
+    questions: list[str] = []
+    captions.page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.accept()))
+    captions.button("Delete").click()
+    expect(captions.far).to_have_count(0)
+    expect(captions.earlier).to_have_count(2)
+    assert questions == [phrase("jobs.confirm_delete").text()]
+    assert len(jobs_of(captioner, jobs_dir)) == 2
+    captions.page.reload()
+    expect(captions.far).to_have_text("2 files captioned")
+    expect(captions.earlier).to_have_text([re.compile("^cat.wav")])
+
+
+def test_a_job_that_is_gone_is_said_and_forgotten(captions: CaptionPage, captioner: CaptionApp, jobs_dir: Path) -> None:
+    captions.caption(EXAMPLES / "tone.wav")
+    captions.reads("ok")
+    for job in jobs_of(captioner, jobs_dir):
+        captioner.desk.delete(job)
+    captions.page.reload()
+    expect(captions.told).to_have_text(phrase("captioner.gone").text())
+    expect(captions.far).to_have_count(0)
+    captions.page.reload()
+    captions.page.locator(".omni-ready").wait_for()
+    expect(captions.told).to_be_hidden()
+    captions.visit.problems[:] = [line for line in captions.visit.problems if "404" not in line]
+
+
+def test_what_is_given_before_the_engine_is_there_begins_by_itself(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    backend = Stuck(capabilities=Capabilities("scripted", "a script"))
+    backend.loaded = threading.Event()
+    with captioning(backend, tmp_path) as app:
+        page = CaptionPage(visit(app.url, wait=False))
+        page.page.get_by_role("progressbar").wait_for()
+        page.caption(EXAMPLES / "tone.wav", EXAMPLES / "word.wav")
+        expect(page.far).to_have_text("Begins as soon as the model is loaded · 0 of 2 files")
+        backend.loaded.set()
+        expect(page.far).to_have_text("2 files captioned")
+        page.page.close()
+    backend.close()
+
+
+def test_an_engine_that_cannot_be_loaded_is_said(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    backend = ScriptedBackend(load=[GenerationFailed(phrase("backend.load_failed"), detail="no such file: a/b")])
+    with captioning(backend, tmp_path) as app:
+        page = CaptionPage(visit(app.url, wait=False))
+        page.page.locator("#omni-status [role=alert]").wait_for()
+        page.caption(EXAMPLES / "tone.wav")
+        expect(page.page.locator(".omni-summary [role=alert]")).to_contain_text(phrase("backend.load_failed").text())
+        expect(page.far).to_have_text("Stopped")
+        expect(page.button("Resume")).to_be_visible()
+        page.page.close()
+    backend.close()
+
+
+def test_another_language_keeps_the_job(captions: CaptionPage, backend: ScriptedBackend) -> None:
+    begin(captions, backend)
+    captions.page.locator("#omni-languages a:visible").click()
+    captions.page.locator("html:lang(zh) .omni-ready").wait_for()
+    captions.reads("One.", "Two.")
+    expect(captions.writing.first).to_have_text("Thr")
+    expect(captions.far).to_have_text(phrase("captioner.listening").text("zh"))
+    captions.button("停止").click()
+    expect(captions.far).to_have_text(phrase("captioner.stopped").text("zh"))
+
+
+def test_two_pages_show_the_same_job(
+    open_captions: OpenCaptions, captions: CaptionPage, backend: ScriptedBackend
+) -> None:
+    begin(captions, backend)
+    other = CaptionPage(Visit(captions.page.context.new_page(), captions.visit.url))
+    other.page.goto(captions.visit.url)
+    other.reads("One.", "Two.")
+    other.button("Stop").click()
+    expect(captions.far).to_have_text("Stopped")
+    wait_until(lambda: backend.active_requests == 0, "an idle engine")
