@@ -37,6 +37,9 @@ _MAGIC: Final = (
     b"BM",
 )
 _BOXES: Final = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+_WAV: Final = {"probesize": "65536", "max_size": "65536"}
+"""For WAV files, in bytes: how far DTS in disguise is searched for, where FFmpeg's own 5 MB take longer than to decode
+the file; and how much is read at a time, where FFmpeg's own few milliseconds make many small frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,14 @@ def opened(source: Source) -> Iterator[InputContainer]:
     with source.open() as file:
         head = file.read(12)
         file.seek(0)
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
+        if head.startswith(b"RIFF") and head.endswith(b"WAVE"):
+            options |= _WAV
         try:
             container = av.open(
                 file,
                 "r",
-                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": ""},
+                container_options=options,
                 metadata_errors="ignore",
                 buffer_size=256 * 1024,
             )

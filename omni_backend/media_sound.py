@@ -11,13 +11,14 @@ from omni_backend import defaults
 from omni_backend.media_values import bad_media, seconds_text
 
 if TYPE_CHECKING:
-    from av import AudioFrame
+    from av import AudioFifo, AudioFrame
     from av.audio.resampler import AudioResampler
 
 RATE: Final = defaults.SAMPLE_RATE_IN
 BLOCK: Final = 160  # samples; engines pad to it differently (10 ms, one mel step), so it is done before them
 GRACE: Final = 1.01  # a recording cut to the limit lasts a little longer
 _GAP: Final = 0.1  # seconds without sound that are filled in; less is the rounding of time stamps
+_AT_ONCE: Final = 0.5  # seconds that are resampled at a time; frame by frame takes several times as long
 _SILENCE: Final = np.zeros(RATE, np.float32)
 _SILENCE.flags.writeable = False
 
@@ -38,12 +39,11 @@ class SoundTrack:
         self._clock = 0.0  # seconds, where the next frame should begin
         self._lead = 0  # samples before the start that are still to be cut
         self._resampler: AudioResampler | None = None
+        self._waiting: AudioFifo | None = None  # for the resampler
         self._kind: tuple[str, str, int] | None = None
 
     def add(self, frame: AudioFrame) -> None:
         """The next frame. Raises BadMedia when the sound grows longer than the limit."""
-        from av.audio.resampler import AudioResampler
-
         if frame.sample_rate <= 0 or frame.samples == 0:
             return
         self._place(frame.time)
@@ -51,13 +51,18 @@ class SoundTrack:
         if kind != self._kind:
             self._drain()
             self._kind = kind
-        if self._resampler is None:
+        if self._resampler is None or self._waiting is None:
+            from av import AudioFifo
+            from av.audio.resampler import AudioResampler
+
             self._resampler = AudioResampler(format="fltp", layout=frame.layout, rate=RATE)
+            self._waiting = AudioFifo()
         self._clock += frame.samples / frame.sample_rate
         self._check(self._clock)
         frame.pts = None  # the resampler is to count samples
-        for piece in self._resampler.resample(frame):
-            self._keep(piece)
+        self._waiting.write(frame)
+        if self._waiting.samples >= _AT_ONCE * frame.sample_rate:
+            self._resample(self._waiting.read())
 
     def take(self) -> list[NDArray[np.float32]]:
         """What has come since the last call, in pieces; it is not kept, so that a sound of any length fits."""
@@ -95,10 +100,17 @@ class SoundTrack:
             self._clock = at
 
     def _drain(self) -> None:
-        if self._resampler is not None:
-            for piece in self._resampler.resample(None):
-                self._keep(piece)
-            self._resampler = None
+        if self._waiting is not None:
+            if self._waiting.samples:
+                self._resample(self._waiting.read())
+            self._resample(None)
+        self._resampler = self._waiting = None
+
+    def _resample(self, frame: AudioFrame | None) -> None:
+        """None: the end."""
+        assert self._resampler is not None
+        for piece in self._resampler.resample(frame):
+            self._keep(piece)
 
     def _keep(self, frame: AudioFrame) -> None:
         channels = np.nan_to_num(frame.to_ndarray(), posinf=0.0, neginf=0.0)  # float files may hold anything
