@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import av
 import numpy as np
 import pytest
 
 from omni_backend import (
+    LANGUAGES,
+    Backend,
+    BackendOptions,
     Done,
     EngineDied,
     GenerationFailed,
@@ -23,6 +31,7 @@ from omni_backend import (
     SamplingParams,
     TextDelta,
     TextPart,
+    create_backend,
     phrase,
 )
 from omni_backend.caption import CaptionSettings
@@ -31,10 +40,13 @@ from omni_backend.caption.job import WINDOWS, CaptionJob
 from omni_backend.caption.requests import CHINESE_PREFIX, caption_request
 from omni_backend.caption.store import Counts, JobStore
 from omni_backend.catalogue import Language
+from omni_backend.transformers_backend import TransformersBackend
 from omni_backend.wav import wav
 from tests.caption_jobs import ENDLESS, Ears, item, job_store, steps, texts
 from tests.media_files import film_file, image_file, sound_file
+from tests.tiny_checkpoints import TINY_CHECKPOINT
 from tests.waiting import until
+from tools.make_examples import EXAMPLES, tone
 
 OWN: Final = SamplingParams(temperature=0.6, top_p=0.95, max_tokens=99)
 
@@ -100,6 +112,15 @@ async def test_windows_are_as_long_as_the_checkpoint_hears_well(made: Callable[.
     store, ears = made({"a.wav": steps(4)}, window_seconds=None), Ears(audio_window_seconds=10.0)
     await run(store, ears)
     assert sorted(ears.lengths) == [10.0, 10.0]
+
+
+@pytest.mark.asyncio
+async def test_a_click_is_made_long_enough_to_be_heard(made: Callable[..., JobStore]) -> None:
+    click = wav(np.full(9, 0.01, np.float32), 16_000, exact=True)
+    store, ears = made({"click.wav": click, "gap.wav": steps(1)}), Ears()
+    await run(store, ears)
+    assert sorted(ears.lengths) == [0.1, 5.0]
+    assert (texts(store), item(store).seconds) == (["click.wav 0"], 0.01)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -350,3 +371,87 @@ async def test_a_file_that_changed_is_captioned_anew(made: Callable[..., JobStor
     await run(store, ears)
     assert (texts(store), item(store).seconds) == (["a.wav 0", "a.wav 1"], 10.0)
     assert len(ears.heard) == 3
+
+
+# The real engine
+
+
+def tone_file(format: str, codec: str, rate: int, layout: str, loudness: Sequence[float] = (1.0,)) -> bytes:
+    """The tone of the examples in another kind of file. `loudness`: in each channel, or in all."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=format) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        volumes = np.broadcast_to(np.asarray(loudness, np.float32), len(stream.layout.channels))
+        frame = av.AudioFrame.from_ndarray(volumes[:, None] * tone(880.0, 1.5, rate), format="fltp", layout=layout)
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+        resampler = av.AudioResampler(stream.format, stream.layout, rate, frame_size=stream.frame_size or 1024)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.mark.engine
+@pytest.mark.asyncio
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_the_examples_are_captioned_as_they_say(
+    made: Callable[..., JobStore], engine: Backend, language: Language
+) -> None:
+    examples = json.loads((EXAMPLES / "captions.json").read_text(encoding="utf-8"))
+    names = sorted({name for example in examples for name in example["files"]})
+    store = made({name: (EXAMPLES / name).read_bytes() for name in names}, window_seconds=None, language=language)
+    job = CaptionJob(store, engine)
+    await job.run()
+    assert job.problem is None
+    found = {one.name: texts(store, one.id) for one in store.items()}
+    for example in examples:
+        assert [text for name in example["files"] for text in found[name]] == example["answer"][language]
+
+
+@pytest.mark.engine
+@pytest.mark.asyncio
+async def test_sounds_of_every_kind_are_heard(made: Callable[..., JobStore], engine: Backend) -> None:
+    tones = {
+        "telephone.wav": tone_file("wav", "pcm_mulaw", 8_000, "mono"),
+        "studio.wav": tone_file("wav", "pcm_s24le", 96_000, "stereo"),
+        "ac3.mkv": tone_file("matroska", "ac3", 48_000, "5.1"),
+        "only the middle.mp4": tone_file("mp4", "aac", 48_000, "5.1", (0, 0, 1, 0, 0, 0)),
+        "really mp3.wav": tone_file("mp3", "libmp3lame", 44_100, "stereo"),
+    }
+    silences = {
+        "silence.wav": wav(np.zeros(32_000, np.float32), 16_000, exact=False),
+        "one sample.wav": wav(np.zeros(1, np.float32), 16_000, exact=False),
+    }
+    store = made(tones | silences)
+    await CaptionJob(store, engine).run()
+    heard = {one.name: " ".join(texts(store, one.id)) for one in store.items()}
+    assert heard == dict.fromkeys(tones, "A high tone.") | dict.fromkeys(silences, "Silence.")
+
+
+@pytest.mark.engine
+@pytest.mark.asyncio
+async def test_a_captioner_goes_on_in_chinese(made: Callable[..., JobStore], tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY_CHECKPOINT, tmp_path / "tiny-captioner")
+    backend = create_backend("transformers", BackendOptions(str(folder), single_turn=True))
+    prompts: list[str] = []
+    try:
+        assert not backend.wait_until_ready().text_prompts
+        loaded = cast(TransformersBackend, backend).loaded
+        generate = loaded.model.thinker.generate
+
+        def spy(**inputs: Any) -> Any:
+            prompts.append(loaded.processor.tokenizer.decode(inputs["input_ids"][0]))
+            return generate(**inputs)
+
+        loaded.model.thinker.generate = spy
+        store = made({"tone.wav": (EXAMPLES / "tone.wav").read_bytes()}, language="zh", instruction="Which birds?")
+        await CaptionJob(store, backend).run()
+    finally:
+        backend.close()
+    [prompt] = prompts
+    assert prompt.endswith("<|audio_end|><|im_end|>\n<|im_start|>assistant\n这个音频剪辑")
+    assert "birds" not in prompt
+    [text] = texts(store)
+    assert text.startswith("这个音频剪辑")
+    assert len(text) > len("这个音频剪辑")
