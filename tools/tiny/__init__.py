@@ -4,6 +4,6 @@
     python -m tools.tiny joint RUN --warm   # one stage, from the embedded checkpoint's weights
     python -m tools.tiny.evaluate RUN/checkpoint
 
-README.md beside this file says what the stages are and how long they take. Nothing is downloaded; spoken words come
-from the synthesizer espeak-ng (Debian: apt-get install espeak-ng), which must be installed.
+README.md beside this file says what the stages are and how to run them on a GPU. Nothing is downloaded; spoken words
+come from the synthesizer espeak-ng (Debian: apt-get install espeak-ng), which must be installed.
 """

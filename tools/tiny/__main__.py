@@ -15,7 +15,7 @@ import torch
 
 from tools.tiny.code2wav import initialise, train_code2wav
 from tools.tiny.encoders import train_sound, train_vision
-from tools.tiny.joint import LESSONS, JointPlan, train_joint
+from tools.tiny.joint import BATCH_TOKENS, LESSONS, JointPlan, train_joint
 from tools.tiny.lexicon import Lexicon
 from tools.tiny.loop import Schedule
 from tools.tiny.run import Run
@@ -24,6 +24,10 @@ from tools.tiny.talker import train_talker
 from tools.tiny.voices import NoSynthesizer, WordBank
 from tools.tiny.world import MORE_WORDS, WORDS
 
+_GPU_BATCH_TOKENS: Final = 32_768
+_PREPARE: Final = "prepare"
+_WORDS: Final = "words.npz"
+_LEXICON: Final = "lexicon.pt"
 TAKES: Final = 48
 """Of each word, in as many manners."""
 
@@ -47,7 +51,15 @@ def _sound(run: Run, schedule: Schedule, _: argparse.Namespace) -> None:
 
 
 def _joint(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
-    train_joint(run, JointPlan(schedule, options.lessons, options.named, keep_words=options.keep_words))
+    plan = JointPlan(
+        schedule,
+        lessons=options.lessons,
+        named=options.named,
+        keep_words=options.keep_words,
+        sight=options.sight,
+        batch_tokens=BATCH_TOKENS if run.device.type == "cpu" else _GPU_BATCH_TOKENS,
+    )
+    train_joint(run, plan)
 
 
 def _code2wav(run: Run, schedule: Schedule, _: argparse.Namespace) -> None:
@@ -69,12 +81,12 @@ STAGES: Final[dict[str, Stage]] = {
 
 
 def _lexicon(run: Run) -> Lexicon:
-    return Lexicon.load(run.folder / "lexicon.pt")
+    return Lexicon.load(run.folder / _LEXICON)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.tiny", description="Trains the tiny checkpoint.")
-    parser.add_argument("stage", choices=["all", *STAGES])
+    parser.add_argument("stage", choices=["all", *STAGES, _PREPARE], help="prepare: only speak the words")
     parser.add_argument("folder", type=Path, help="for the results, and for what is needed to go on")
     parser.add_argument("--warm", nargs="?", type=Path, const=EMBEDDED, help="begin with the weights of a checkpoint")
     parser.add_argument("--seed", type=int, default=0)
@@ -84,6 +96,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lessons", type=int, default=LESSONS, help="in each joint step")
     parser.add_argument("--named", action="store_true", help="descriptions say the kind of shape: a red circle")
     parser.add_argument("--keep-words", action="store_true", help="joint: a talker trained before stays right")
+    parser.add_argument("--sight", type=float, default=0.0, help="joint: weight of the vision encoder's own task")
     parser.add_argument("--workers", type=int, default=0, help="processes that make lessons")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU; more only on idle cores")
@@ -107,14 +120,18 @@ def _model(options: argparse.Namespace, kept: Path) -> tuple[Any, list[str]]:
 def main() -> None:
     """Trains what the command line says. Raises NoSynthesizer."""
     options = _parse()
-    if shutil.which("espeak-ng") is None:
+    words, lexicon = options.folder / _WORDS, options.folder / _LEXICON
+    if not (words.exists() and lexicon.exists()) and shutil.which("espeak-ng") is None:
         raise NoSynthesizer
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     options.folder.mkdir(parents=True, exist_ok=True)
+    bank = WordBank.load(words, (*WORDS, *MORE_WORDS), TAKES, options.seed)
+    Lexicon.load(lexicon)
+    if options.stage == _PREPARE:
+        return
     kept = options.folder / "model.pt"
     model, done = _model(options, kept)
-    bank = WordBank.load(options.folder / "words.npz", (*WORDS, *MORE_WORDS), TAKES, options.seed)
     began = time.monotonic()
     run = Run(
         model=model,

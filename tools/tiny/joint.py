@@ -11,9 +11,10 @@ from typing import Any, Final
 import torch
 
 from tools.tiny.ahead import ahead
+from tools.tiny.encoders import sight_losses, vision_heads
 from tools.tiny.inputs import IGNORED, Example, Tensors, collate, example
 from tools.tiny.lessons import TASKS, random_lesson
-from tools.tiny.loop import Schedule, fit
+from tools.tiny.loop import Losses, Schedule, fit
 from tools.tiny.run import Run
 
 Batch = tuple[Tensors, torch.Tensor, bool]
@@ -39,6 +40,8 @@ class JointPlan:
     weights: dict[str, float] = field(default_factory=lambda: {name: task.weight for name, task in TASKS.items()})
     keep_words: bool = False
     """Whether the token embeddings stay as they are, so that a talker that was trained on them still knows them."""
+    sight: float = 0.0
+    """Weight of what the vision encoder goes on learning beside, through heads of its own (see `encoders`)."""
     batch_tokens: int = BATCH_TOKENS
 
 
@@ -71,15 +74,29 @@ def train_joint(run: Run, plan: JointPlan) -> None:
     """Trains the thinker of the run's model."""
     thinker = run.model.thinker.to(run.device).train()
     thinker.get_input_embeddings().requires_grad_(not plan.keep_words)
+    modules = {"thinker": thinker}
     made = ahead(partial(step_batches, run, plan), plan.schedule.steps, run.workers)
     losses = answer_losses(thinker, made, run.device)
-    fit({"thinker": thinker}, losses, plan.schedule, run.folder / "joint.pt", run.report)
+    if plan.sight:
+        torch.manual_seed(run.seed)
+        modules["heads"] = heads = vision_heads(run)
+        losses = _with_sight(losses, sight_losses(run, heads, plan.schedule.steps), plan.sight)
+    fit(modules, losses, plan.schedule, run.folder / "joint.pt", run.report)
     thinker.requires_grad_(True).eval()
 
 
-def answer_losses(
-    thinker: Any, batches_of: Callable[[int], list[Batch]], device: torch.device
-) -> Callable[[int], Iterator[torch.Tensor]]:
+def _with_sight(answers: Losses, sight: Losses, weight: float) -> Losses:
+    """Both, the second one weighted."""
+
+    def losses(step: int) -> Iterator[torch.Tensor]:
+        yield from answers(step)
+        for loss in sight(step):
+            yield weight * loss
+
+    return losses
+
+
+def answer_losses(thinker: Any, batches_of: Callable[[int], list[Batch]], device: torch.device) -> Losses:
     """The cross entropy of the answers' tokens, a mean over the step, in parts."""
 
     def losses(step: int) -> Iterator[torch.Tensor]:

@@ -12,6 +12,8 @@ from typing import Any, Final
 import torch
 
 Report = Callable[[str], None]
+Losses = Callable[[int], Iterable[torch.Tensor]]
+"""The parts of a step's loss; each is freed before the next is computed."""
 
 _DECAY: Final = 0.02  # of weights, not of biases and norms
 _BETAS: Final = (0.9, 0.98)
@@ -75,14 +77,13 @@ class Progress:
 
 def fit(
     modules: dict[str, torch.nn.Module],
-    losses: Callable[[int], Iterable[torch.Tensor]],
+    losses: Losses,
     schedule: Schedule,
     file: Path,
     report: Report,
 ) -> None:
     """Trains the parameters of `modules` that are not frozen.
 
-    `losses(step)`: the parts of a step's loss, one after the other; each is freed before the next is computed.
     `file` keeps the progress; where it exists, training goes on.
     """
     everything = [parameter for module in modules.values() for parameter in module.parameters()]
