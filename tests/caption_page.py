@@ -1,12 +1,14 @@
 """The caption page for browser tests: what is given, the job on its board, the captions of one file.
 
-`captioner` serves it over a scripted engine, once for each test file; a file overrides `abilities` or `embedded` of
-`scripted_app.py` where it needs another engine or page.
+`captioner` serves it over an engine that is scripted window by window, once for each test file; a file overrides
+`abilities` or `embedded` of `scripted_app.py` where it needs another engine or page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from omni_backend import ScriptedBackend
+from omni_backend import Capabilities, ChatRequest, MediaPart, ScriptedBackend, StreamEvent
+from omni_backend.scripted import Step
 from omni_ui.captioner.desk import DeskJob
 from omni_ui.captioner.server import CaptionApp
 from tests.browser import Visit
@@ -22,6 +25,41 @@ from tests.media_files import sound_file
 from tests.serving import captioning
 
 OpenCaptions = Callable[..., "CaptionPage"]
+
+
+class Scribe(ScriptedBackend):
+    """Plays a script for a window of a file, whenever it is asked about it; "ok" where there is none."""
+
+    def __init__(self, capabilities: Capabilities | None = None, **options: Any) -> None:
+        super().__init__(capabilities=capabilities, **options)
+        self._windows: defaultdict[str, deque[Sequence[Step]]] = defaultdict(deque)
+
+    def write(self, window: str, *steps: Step) -> None:
+        """Adds the script for one more request about "<file>-<window>": "2-0" is the first of the second file."""
+        self._windows[window].append(steps)
+
+    @property
+    def asked(self) -> Counter[str]:
+        """How often it was asked about each window."""
+        return Counter(map(_window, self.requests))
+
+    def forget(self) -> None:
+        """As if it had been neither asked nor told anything."""
+        self._windows.clear()
+        self.requests.clear()
+
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        scripts = self._windows[_window(request)]
+        if scripts:
+            self.enqueue(*scripts.popleft())
+        async with aclosing(super()._stream(request)) as events:
+            async for event in events:
+                yield event
+
+
+def _window(request: ChatRequest) -> str:
+    [sound] = [part for part in request.messages[-1].content if isinstance(part, MediaPart)]
+    return Path(sound.path).stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +172,28 @@ def jobs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def captioner(backend: ScriptedBackend, jobs_dir: Path, embedded: bool) -> Iterator[CaptionApp]:
-    """The captioner over `backend`."""
-    with captioning(backend, jobs_dir, embedded=embedded) as app:
+def scribe(abilities: Capabilities | None) -> Iterator[Scribe]:
+    """The engine of `captioner`, ready."""
+    scribe = Scribe(abilities)
+    scribe.wait_until_ready()
+    yield scribe
+    scribe.close()
+
+
+@pytest.fixture(scope="module")
+def captioner(scribe: Scribe, jobs_dir: Path, embedded: bool) -> Iterator[CaptionApp]:
+    """The captioner over `scribe`."""
+    with captioning(scribe, jobs_dir, embedded=embedded) as app:
         yield app
 
 
 @pytest.fixture
-def without_jobs(captioner: CaptionApp, jobs_dir: Path) -> Iterator[None]:
-    """At the end the engine is free and there is no job any more."""
+def without_jobs(captioner: CaptionApp, scribe: Scribe, jobs_dir: Path) -> Iterator[None]:
+    """At the end there is no job any more, and the engine is as new."""
     yield
     for job in jobs_of(captioner, jobs_dir):
         captioner.desk.delete(job)
+    scribe.forget()
 
 
 @pytest.fixture

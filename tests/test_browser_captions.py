@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 
-from omni_backend import Capabilities, GenerationFailed, MediaPart, ScriptedBackend, TextDelta, phrase
+from omni_backend import Capabilities, GenerationFailed, ScriptedBackend, TextDelta, phrase
 from omni_ui.captioner.server import CaptionApp
 from tests.browser import EXAMPLES, Visit
-from tests.caption_page import CaptionPage, OpenCaptions, jobs_of, sounds
+from tests.caption_page import CaptionPage, Scribe, jobs_of, sounds
 from tests.serving import captioning, free_port
 from tests.states import FOREVER, Stuck
 from tests.waiting import wait_until
@@ -30,35 +29,27 @@ def abilities() -> Capabilities:
     return Capabilities("scripted", "a script", audio_window_seconds=5)
 
 
-def asked(backend: ScriptedBackend) -> Counter[str]:
-    """How often the engine was asked about each window: "<file>-<window>"."""
-    parts = (part for request in backend.requests for part in request.messages[-1].content)
-    return Counter(Path(part.path).stem for part in parts if isinstance(part, MediaPart))
-
-
-def begin(page: CaptionPage, backend: ScriptedBackend) -> None:
+def begin(page: CaptionPage, scribe: Scribe) -> None:
     """A job of which two windows are done, the third is being written and three wait."""
-    backend.requests.clear()
-    backend.enqueue(TextDelta("One."))
-    backend.enqueue(TextDelta("Two."))
-    backend.enqueue(TextDelta("Thr"), FOREVER)
+    scribe.write("1-0", TextDelta("One."))
+    scribe.write("1-1", TextDelta("Two."))
+    for window in ("1-2", "1-3"):
+        scribe.write(window, TextDelta("Thr"), FOREVER)
     page.caption(EXAMPLES / "sounds.mp3")
     page.reads("One.", "Two.")
     expect(page.writing.first).to_have_text("Thr")
+    wait_until(lambda: len(scribe.requests) == 4, "the window that waits for its turn")
 
 
-def went_on(page: CaptionPage, backend: ScriptedBackend, *rest: str) -> None:
+def went_on(page: CaptionPage, scribe: Scribe) -> None:
     """The job has ended, and what was done was not done again."""
-    page.reads("One.", "Two.", *rest)
+    page.reads("One.", "Two.", *["ok"] * (WINDOWS - 2))
     expect(page.far).to_have_text("Captioned.")
-    counts = asked(backend)
-    assert len(counts) == WINDOWS
-    assert [counts[f"1-{done}"] for done in (0, 1)] == [1, 1]
-    assert max(counts.values()) == 2
+    assert scribe.asked == {"1-0": 1, "1-1": 1, "1-2": 2, "1-3": 2, "1-4": 1, "1-5": 1}
 
 
-def test_a_caption_is_seen_while_it_is_written(captions: CaptionPage, backend: ScriptedBackend) -> None:
-    backend.enqueue(0.4, TextDelta("A dog "), 0.6, TextDelta("<b>barks</b>."), FOREVER)
+def test_a_caption_is_seen_while_it_is_written(captions: CaptionPage, scribe: Scribe) -> None:
+    scribe.write("1-0", 0.4, TextDelta("A dog "), 0.6, TextDelta("<b>barks</b>."), FOREVER)
     captions.caption(EXAMPLES / "tone.wav")
     expect(captions.far).to_have_text(phrase("captioner.listening").text())
     expect(captions.writing).to_have_text("A dog ", use_inner_text=True)
@@ -67,21 +58,21 @@ def test_a_caption_is_seen_while_it_is_written(captions: CaptionPage, backend: S
     expect(captions.boxes).to_have_count(0)
 
 
-def test_stop_frees_the_engine_and_resume_goes_on(captions: CaptionPage, backend: ScriptedBackend) -> None:
-    begin(captions, backend)
-    cancelled = backend.cancelled
+def test_stop_frees_the_engine_and_resume_goes_on(captions: CaptionPage, scribe: Scribe) -> None:
+    begin(captions, scribe)
+    cancelled = scribe.cancelled
     captions.button("Stop").click()
     expect(captions.far).to_have_text("Stopped")
     expect(captions.writing).to_have_count(0)
-    assert backend.cancelled > cancelled
-    assert backend.active_requests == 0
+    assert scribe.cancelled > cancelled
+    assert scribe.active_requests == 0
     captions.reads("One.", "Two.")
     captions.button("Resume").click()
-    went_on(captions, backend, *["ok"] * 4)
+    went_on(captions, scribe)
 
 
-def test_a_job_goes_on_without_a_page(captions: CaptionPage, backend: ScriptedBackend) -> None:
-    backend.enqueue(TextDelta("A dog "), 1.0, TextDelta("barks."))
+def test_a_job_goes_on_without_a_page(captions: CaptionPage, scribe: Scribe) -> None:
+    scribe.write("1-0", TextDelta("A dog "), 1.0, TextDelta("barks."))
     captions.caption(EXAMPLES / "tone.wav")
     expect(captions.writing).to_have_text(re.compile("A dog"))
     other = captions.page.context.new_page()
@@ -93,16 +84,16 @@ def test_a_job_goes_on_without_a_page(captions: CaptionPage, backend: ScriptedBa
 
 
 def test_an_open_page_outlives_a_restart_of_the_server(
-    visit: Callable[..., Visit], backend: ScriptedBackend, tmp_path: Path
+    visit: Callable[..., Visit], scribe: Scribe, tmp_path: Path
 ) -> None:
     port = free_port()
-    with captioning(backend, tmp_path, port=port) as app:
+    with captioning(scribe, tmp_path, port=port) as app:
         page = CaptionPage(visit(app.url))
-        begin(page, backend)
+        begin(page, scribe)
     expect(page.told).to_have_text(phrase("jobs.lost").text())
     expect(page.boxes.first).to_have_value("One.")
-    with captioning(backend, tmp_path, port=port):
-        went_on(page, backend, *["ok"] * 4)
+    with captioning(scribe, tmp_path, port=port):
+        went_on(page, scribe)
         expect(page.told).to_be_hidden()
         # What the browser itself writes about a server that is not there cannot be kept from its console.
         page.visit.problems[:] = [line for line in page.visit.problems if "ERR_CONNECTION" not in line]
@@ -110,14 +101,13 @@ def test_an_open_page_outlives_a_restart_of_the_server(
 
 
 def test_jobs_before_are_listed_opened_and_deleted(
-    captions: CaptionPage, captioner: CaptionApp, jobs_dir: Path, backend: ScriptedBackend, tmp_path: Path
+    captions: CaptionPage, captioner: CaptionApp, jobs_dir: Path, scribe: Scribe, tmp_path: Path
 ) -> None:
     for text, name in (("A dog.", "dog.wav"), ("A cat.", "cat.wav")):
-        backend.enqueue(TextDelta(text))
+        scribe.write("1-0", TextDelta(text))
         captions.caption(*sounds(tmp_path, [name]))
         captions.reads(text)
         expect(captions.given).to_have_count(0)
-    backend.enqueue(TextDelta("A cow."))
     captions.caption(*sounds(tmp_path, ["cow.wav", "sheep.wav"]))
     expect(captions.far).to_have_text("2 files captioned")
     expect(captions.earlier).to_have_text([re.compile("^cat.wav .*20"), re.compile("^dog.wav .*20")])
@@ -130,7 +120,12 @@ def test_jobs_before_are_listed_opened_and_deleted(
     captions.button("Delete").click()
     captions.reads("A dog.")
     questions: list[str] = []
-    captions.page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.accept()))
+
+    def agree(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    captions.page.once("dialog", agree)
     captions.button("Delete").click()
     expect(captions.far).to_have_count(0)
     expect(captions.earlier).to_have_count(2)
@@ -182,8 +177,8 @@ def test_an_engine_that_cannot_be_loaded_is_said(visit: Callable[..., Visit], tm
     backend.close()
 
 
-def test_another_language_keeps_the_job(captions: CaptionPage, backend: ScriptedBackend) -> None:
-    begin(captions, backend)
+def test_another_language_keeps_the_job(captions: CaptionPage, scribe: Scribe) -> None:
+    begin(captions, scribe)
     captions.page.locator("#omni-languages a:visible").click()
     captions.page.locator("html:lang(zh) .omni-ready").wait_for()
     captions.reads("One.", "Two.")
@@ -193,13 +188,11 @@ def test_another_language_keeps_the_job(captions: CaptionPage, backend: Scripted
     expect(captions.far).to_have_text(phrase("captioner.stopped").text("zh"))
 
 
-def test_two_pages_show_the_same_job(
-    open_captions: OpenCaptions, captions: CaptionPage, backend: ScriptedBackend
-) -> None:
-    begin(captions, backend)
+def test_two_pages_show_the_same_job(captions: CaptionPage, scribe: Scribe) -> None:
+    begin(captions, scribe)
     other = CaptionPage(Visit(captions.page.context.new_page(), captions.visit.url))
     other.page.goto(captions.visit.url)
     other.reads("One.", "Two.")
     other.button("Stop").click()
     expect(captions.far).to_have_text("Stopped")
-    wait_until(lambda: backend.active_requests == 0, "an idle engine")
+    wait_until(lambda: scribe.active_requests == 0, "an idle engine")

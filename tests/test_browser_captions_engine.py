@@ -147,7 +147,7 @@ def test_a_batch_with_bad_files(page: CaptionPage, batch: Path, way: str, tmp_pa
         expect(page.row(name)).to_contain_text(phrase(f"media.{key}", name=name).text())
     with page.page.expect_request("**/retry?*") as asked:
         page.button(f"Try again: {root}/text.wav").click()
-    assert asked.value.post_data_json.keys() == {"item"}
+    assert set(asked.value.post_data_json or {}) == {"item"}
     expect(page.far).to_have_text("17 files captioned · 3 failed")
     expect(page.row(f"{root}/text.wav")).to_contain_text("Failed")
 

@@ -66,7 +66,8 @@ def _far(job: DeskJob, counts: Counts, backend: Backend) -> list[Phrase]:
     files = phrase("captioner.files_of", done=ended, files=counts.files)
     failed = [phrase("captioner.files_failed", failed=counts.failed)] if counts.failed else []
     if not counts.open:
-        return [phrase("captioner.files_done", done=counts.done), *failed]
+        one = counts.done == 1
+        return [phrase("captioner.one_file_done" if one else "captioner.files_done", done=counts.done), *failed]
     if not job.running:
         return [phrase("captioner.stopped"), files, *failed]
     if not isinstance(backend.status, Ready):

@@ -164,11 +164,11 @@
     }
   }
 
-  const FOCUSABLE = ":is(button, input, textarea, summary, audio, video):not(:disabled)";
+  const FOCUSABLE = "button, input, textarea, summary, audio, video";
   const inside = (element, what) => [...element.querySelectorAll(what)];
 
-  // New HTML in the place of the old one. What a person has unfolded, ticked or focused there stays so: the focus goes to
-  // what is like its element, else to what stands where it stood.
+  // New HTML in the place of the old one. What a person has unfolded, ticked or focused there stays so: the focus goes
+  // to what is like its element, else to what stands nearest.
   function put(element, html) {
     if (element.shown === html) return;
     const one = document.activeElement;
@@ -185,8 +185,8 @@
     }
     if (place < 0) return;
     const there = inside(element, FOCUSABLE);
-    const other = there.filter(like)[among] ?? there[Math.min(place, there.length - 1)];
-    (other ?? find(".omni-board")).focus({ preventScroll: true });
+    const nearest = [there.filter(like)[among], ...there.slice(place), ...there.slice(0, place).reverse()];
+    (nearest.find((other) => other && !other.disabled) ?? find(".omni-board")).focus({ preventScroll: true });
   }
 
   // What is being written stays as it is.
