@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import gradio as gr
 
 from omni_backend import Backend, BackendError, UnsupportedRequest, phrase
-from omni_backend.caption import CaptionSettings
+from omni_backend.caption import CaptionSettings, Segment
 from omni_backend.caption.exports import FORMATS, archive
 from omni_backend.caption.store import Item
 from omni_backend.defaults import SAMPLING_BOUNDS
@@ -23,6 +25,10 @@ from omni_ui.sampling import read_sampling, sampling_of
 
 LOOK_SECONDS: Final = 0.15
 """Between two looks at a job."""
+PULSE_SECONDS: Final = 5.0
+"""The longest time in which a caller is told nothing."""
+
+T = TypeVar("T")
 
 
 class CaptionApi:
@@ -52,7 +58,7 @@ class CaptionApi:
             sound: the file
             language: "en" or "zh"
             instruction: what to ask; only checkpoints that take words read it
-            window_seconds: the longest stretch that is heard at once, 5 to 30; left out: what the checkpoint hears well
+            window_seconds: the longest stretch that is heard at once, 5 to 30; 0: what the checkpoint hears well
             overlap_seconds: how much of the stretch before is heard again, 0 to 4
             samples: captions of each stretch, 1 to 5
             sampling: temperature, top_p, top_k, repetition_penalty, max_tokens, seed; left out: the checkpoint's own
@@ -63,32 +69,24 @@ class CaptionApi:
             language,
             instruction,
             sampling,
-            (window_seconds, overlap_seconds, samples),
+            (window_seconds or None, overlap_seconds, samples),
             only_one=True,
         )
+        said = ""
+
+        def look() -> str:
+            nonlocal said
+            said = max(said, _so_far(job), key=len)  # while another sample is made, or again, there is less
+            return said
+
         try:
-            said = ""
-            while await self._goes_on(job, request):
-                text = _so_far(job)
-                if text != said:
-                    said = text
-                    yield said, []
+            async with aclosing(self._news(job, request, look)) as texts:
+                async for text in texts:
+                    yield text, []
             [item] = job.store.items()
             self._raise_what_failed(job, [item], request)
             segments = job.store.segments(item.id)
-            yield (
-                "\n\n".join(segment.text for segment in segments),
-                [
-                    {
-                        "index": segment.index,
-                        "start": round(segment.start, 3),
-                        "end": round(segment.end, 3),
-                        "caption": segment.text,
-                        "captions": list(segment.captions),
-                    }
-                    for segment in segments
-                ],
-            )
+            yield "\n\n".join(segment.text for segment in segments), [_as_json(segment) for segment in segments]
         finally:
             await asyncio.to_thread(self._desk.delete, job)
 
@@ -115,14 +113,11 @@ class CaptionApi:
         """
         wanted = [name for name in FORMATS if name in (formats or ["jsonl"])] or ["jsonl"]
         job = await self._start(
-            files or [], request, language, instruction, sampling, (window_seconds, overlap_seconds, samples)
+            files or [], request, language, instruction, sampling, (window_seconds or None, overlap_seconds, samples)
         )
         try:
-            shown: dict[str, Any] = {}
-            while await self._goes_on(job, request):
-                state = _state(job, request)
-                if state != shown:
-                    shown = state
+            async with aclosing(self._news(job, request, lambda: _state(job, request))) as states:
+                async for state in states:
                     yield state, None
             self._raise_what_failed(job, [], request)
             target = self._desk.new_place() / "captions.zip"
@@ -151,7 +146,12 @@ class CaptionApi:
             drawn = sampling_of(read_sampling(_settings(sampling), reader), can)
             settings: CaptionSettings = read_settings(language or "en", instruction, numbers, drawn, reader)
             given = [(Path(file).name, Path(file)) for file in files]
-            return await asyncio.to_thread(self._create, given, settings, only_one)
+            work = asyncio.get_running_loop().run_in_executor(None, self._create, given, settings, only_one)
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                work.add_done_callback(self._forget)
+                raise
         except BackendError as problem:
             raise gr.Error(problem.text(reader), print_exception=False) from problem
 
@@ -163,14 +163,24 @@ class CaptionApi:
             raise UnsupportedRequest(phrase("captioner.one_only"))
         return job
 
-    async def _goes_on(self, job: DeskJob, request: gr.Request) -> bool:
-        """Whether the job runs, after a moment. Raises gr.Error when the server is ending."""
-        running = job.running
-        if running:
+    def _forget(self, made: asyncio.Future[DeskJob]) -> None:
+        """Deletes a job that nobody waits for any more."""
+        if not made.cancelled() and made.exception() is None:
+            made.get_loop().run_in_executor(None, self._desk.delete, made.result())
+
+    async def _news(self, job: DeskJob, request: gr.Request, look: Callable[[], T]) -> AsyncGenerator[T, None]:
+        """What `look` sees while the job runs, whenever that changes. Raises gr.Error when the server is ending.
+
+        Now and then it is told again: only then does Gradio find out that the caller has gone.
+        """
+        shown, shown_at = None, 0.0
+        while job.running and not self._desk.closed:
             await asyncio.sleep(LOOK_SECONDS)
+            if (seen := look()) != shown or time.monotonic() - shown_at >= PULSE_SECONDS:
+                shown, shown_at = seen, time.monotonic()
+                yield seen
         if self._desk.closed:
             raise gr.Error(phrase("captioner.ending").text(language_of(request)), print_exception=False)
-        return running
 
     def _raise_what_failed(self, job: DeskJob, items: list[Item], request: gr.Request) -> None:
         """Raises gr.Error when the engine gave up or one of `items` failed."""
@@ -181,14 +191,21 @@ class CaptionApi:
             raise gr.Error(reasons[0].text(language_of(request)), print_exception=False)
 
 
+def _as_json(segment: Segment) -> dict[str, Any]:
+    return {
+        "index": segment.index,
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "caption": segment.text,
+        "captions": list(segment.captions),
+    }
+
+
 def _so_far(job: DeskJob) -> str:
-    """The captions of a job's only file, the growing ones included."""
+    """The captions of a job's only file up to the first that is not whole yet, as far as that is written."""
     [item] = job.store.items()
-    texts = {segment.index: segment.text for segment in job.store.segments(item.id)}
-    for (_, number, sample), text in sorted(job.work.live.items()):
-        if sample == 0:
-            texts.setdefault(number, text)
-    return "\n\n".join(texts[number] for number in sorted(texts))
+    done = [segment.text for place, segment in enumerate(job.store.segments(item.id)) if segment.index == place]
+    return "\n\n".join([*done, job.work.live.get((item.id, len(done), 0), "")]).rstrip()
 
 
 def _settings(said: object) -> dict[str, Any]:
@@ -215,7 +232,7 @@ def add_api(backend: Backend, desk: JobDesk) -> None:
     wanted = [
         gr.Textbox("en", label="language", visible=False),
         gr.Textbox("", label="instruction", visible=False),
-        gr.Number(None, label="window_seconds", visible=False),
+        gr.Number(0, label="window_seconds", visible=False),  # without a value it could not be left out
         gr.Number(0, label="overlap_seconds", visible=False),
         gr.Number(1, label="samples", visible=False),
         gr.JSON({}, label="sampling", visible=False),
