@@ -19,7 +19,7 @@ LOCALE = ROOT / "omni_backend" / "locale"
 KEYS = sorted(sentences("en"))
 AREAS = {key.split(".")[0] for key in KEYS}
 LIKE_A_KEY = re.compile(rf"({'|'.join(sorted(AREAS))})\.[a-z0-9_]*[a-z0-9]")
-LIKE_A_FILE = re.compile(r".*\.(css|html|js|json|py)")
+LIKE_A_FILE = re.compile(r".*\.(css|html|js|json|py|sqlite)")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 

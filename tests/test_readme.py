@@ -83,7 +83,7 @@ def test_caption_snippet_prints_captions(engine: Backend, tmp_path: Path) -> Non
     said = [line.split(" ", 2) for line in lines[-1 - len(captions) : -1]]
     assert [caption for _, _, caption in said] == captions
     assert [float(end) for _, end, _ in said[:-1]] == [float(start) for start, _, _ in said[1:]]
-    assert lines[0] == captions[0], "the text did not grow"
+    assert sum(line != "" and captions[0].startswith(line) for line in lines) > 2, "the text did not grow"
     done, exports = lines[-1].split(" ", 1)
     assert done == "2"
     with zipfile.ZipFile(exports) as archive:
@@ -153,6 +153,7 @@ def test_the_two_ways_to_install_agree() -> None:
 
 def test_files_that_are_linked_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    headings = {"#" + title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
 
     assert links
-    assert all((ROOT / link).exists() for link in links)
+    assert all(link in headings if link.startswith("#") else (ROOT / link).exists() for link in links)
