@@ -190,8 +190,11 @@ async def test_one_more_is_in_flight_than_the_engine_answers_at_a_time(
     assert (len(store.cuts(1)), ears.active_requests) == (concurrency + 3, concurrency + 1)
     [folder] = left_over(store)
     assert len(list(folder.iterdir())) == concurrency + 1
+    there: list[int] = []
+    ears.on_hearing = lambda label: there.append(len(list(folder.iterdir())))
     ears.open.set()
     await running
+    assert max(there) <= concurrency + 1
     assert (len(ears.heard), left_over(store)) == (concurrency + 6, [])
 
 
@@ -273,6 +276,18 @@ async def test_the_only_file_is_measured_while_it_is_captioned(made: Callable[..
 
 
 @pytest.mark.asyncio
+async def test_files_that_wait_are_measured(made: Callable[..., JobStore]) -> None:
+    store, ears = made({"a.wav": steps(6), "bad.wav": b"text", "b.wav": steps(2)}), Ears()
+    ears.open.clear()
+    running = asyncio.create_task(run(store, ears))
+    await until(lambda: store.counts.seconds == 40.0)
+    assert [one.seconds for one in store.items()] == [30.0, None, 10.0]
+    assert states(store) == ["running", "waiting", "waiting"]
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.asyncio
 async def test_files_that_are_added_meanwhile_are_taken(made: Callable[..., JobStore], tmp_path: Path) -> None:
     store, ears = made({"a.wav": steps(3)}), Ears()
     (tmp_path / "b.wav").write_bytes(steps(1))
@@ -327,7 +342,7 @@ async def test_a_window_that_fails_keeps_the_captions_before_it(
     job = await run(store, ears)
     assert (job.problem, states(store), item(store).error) == (None, ["failed", "done"], reason)
     kept = texts(store)
-    assert kept[:2] == ["a.wav 0", "a.wav 1"]
+    assert kept
     assert "a.wav 2" not in kept
     assert [one.name for one in store.captioned_files()] == ["a.wav", "b.wav"]
 
@@ -336,6 +351,21 @@ async def test_a_window_that_fails_keeps_the_captions_before_it(
     await run(store, ears)
     assert sorted(ears.heard[before:]) == [f"a.wav {index}" for index in range(4) if f"a.wav {index}" not in kept]
     assert (states(store), texts(store)) == (["done", "done"], [f"a.wav {index}" for index in range(4)])
+
+
+@pytest.mark.asyncio
+async def test_no_more_is_read_of_a_file_that_failed(made: Callable[..., JobStore]) -> None:
+    store = made({"a.wav": steps(20)})
+    first = [f"a.wav {index}" for index in range(3)]
+    failed = (GenerationFailed(phrase("backend.failed")),)
+    ears = Ears({label: [failed] for label in first}, max_concurrency=2)
+    ears.open.clear()
+    running = asyncio.create_task(run(store, ears))
+    await until(lambda: len(store.cuts(1)) == 5 and len(ears.heard) == 3)
+    ears.open.set()
+    await running
+    assert (sorted(ears.heard), states(store), texts(store)) == (first, ["failed"], [])
+    assert len(store.cuts(1)) < 20
 
 
 @pytest.mark.asyncio
