@@ -32,6 +32,7 @@ from tools.tiny.inputs import IGNORED, example, messages
 from tools.tiny.joint import JointPlan, step_batches, train_joint
 from tools.tiny.lessons import TASKS, Lesson, Studio, Turn, make_lesson
 from tools.tiny.lexicon import FRAME, Lexicon
+from tools.tiny.listen import Recogniser, differences
 from tools.tiny.loop import Schedule
 from tools.tiny.run import Run
 from tools.tiny.sounds import LONG, RATE, Samples, make_clip
@@ -57,6 +58,15 @@ def run(tmp_path: Path) -> Run:
     """A training of the embedded checkpoint that has not begun."""
     processing = processing_of(TINY_CHECKPOINT)
     return Run(load_student(TINY_CHECKPOINT), processing, hum, tmp_path, torch.device("cpu"), lambda _: None)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is learned in each step of the stages that set their own amount."""
+    amounts = {"encoders._PICTURES": 3, "encoders._FILMS": 2, "encoders._CLIPS": 2}
+    amounts |= {"code2wav._PHRASES": 1, "talker._ANSWERS": 3}
+    for name, amount in amounts.items():
+        monkeypatch.setattr(f"tools.tiny.{name}", amount)
 
 
 def schedule(steps: int = 2) -> Schedule:
@@ -290,6 +300,7 @@ def test_other_processes_make_the_same_batches(run: Run) -> None:
     assert all(torch.equal(beside(step), make(step)) for step in (1, 2, 3))
 
 
+@pytest.mark.usefixtures("small")
 def test_the_encoder_stages_change_their_encoder_alone(run: Run) -> None:
     before = weights(run.model)
     train_vision(run, schedule(4))
@@ -333,6 +344,7 @@ def test_the_lexicon_speaks_answers_on_the_grid_of_frames(small_lexicon: Lexicon
                 assert small_lexicon.spoken(answer, "ethan") is not None, answer
 
 
+@pytest.mark.usefixtures("small")
 def test_the_speech_stages_change_their_part_alone(run: Run, small_lexicon: Lexicon) -> None:
     before = weights(run.model)
     train_code2wav(run, small_lexicon, schedule())
@@ -381,7 +393,32 @@ def test_the_talker_is_taught_what_it_reads_when_it_speaks(
     assert torch.equal(first.argmax(dim=1)[: len(codes)], codes[:, 0])
 
 
+def test_the_vision_encoder_can_go_on_learning_beside(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.tiny.encoders._PICTURES", 2)
+    before = weights(run.model)
+    train_joint(run, JointPlan(schedule(), lessons=1, weights={"sum": 1.0}, sight=1.0))
+    # A sum needs no eyes.
+    assert any("visual" in name for name in changed(run.model, before))
+
+
 # What comes out
+
+
+def test_the_recogniser_hears_words_wherever_they_are_and_none_in_noise() -> None:
+    def word(*pitches: float) -> Samples:
+        pieces = [np.sin(2 * np.pi * pitch * np.arange(4800) / 24_000) for pitch in pitches]
+        return np.concatenate([np.zeros(960), *pieces, np.zeros(960)]).astype(np.float32)
+
+    words = {"one": word(300, 900), "two": word(900, 300), "three": word(2000), "four": word(600, 4000)}
+    recogniser = Recogniser(Lexicon({("ethan", name): sound for name, sound in words.items()}, {}), "ethan")
+    said = ["two", "one", "one", "four", "three", "two"]
+    sound = np.concatenate([np.zeros(5000, np.float32), *(words[name] for name in said)])
+    noise = np.random.default_rng(0).normal(0, 0.001, sound.size).astype(np.float32)
+    assert recogniser.hear(sound + noise) == said
+    # Heard a little slower.
+    slower = np.interp(np.arange(0, sound.size, 0.95), np.arange(sound.size), sound).astype(np.float32)
+    assert differences(said, recogniser.hear(slower)) <= 1
+    assert differences(["a", "b", "c"], ["a", "x", "b"]) == 2
 
 
 def test_a_saved_checkpoint_is_whole(run: Run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ PROMPTED: Final = ("memory", "sound", "see and hear")
 """Tasks that are asked again with the app's system prompt."""
 _ENOUGH: Final = 0.5  # of the union of two boxes
 _SHOWN: Final = 3  # wrong answers of each task
-_MAX_TOKENS: Final = 160
+_MAX_TOKENS: Final = 96  # the longest right answer has about 60
 
 
 @dataclass(frozen=True, slots=True)

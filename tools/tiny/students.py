@@ -54,6 +54,7 @@ def processing_of(folder: Path) -> Processing:
 def save_student(model: Any, template: Path, folder: Path) -> None:
     """Writes `model` in bfloat16 into `folder`, beside the files of `template` (processor, settings, config)."""
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # Transformers leaves it to its owner alone
     for file in template.iterdir():
         if file.suffix in (".json", ".jinja"):
             shutil.copy(file, folder / file.name)

@@ -146,7 +146,7 @@ def _placement(inputs: Tensors) -> Tensors:
 def _sequence(run: Run, speech: Speech, states: torch.Tensor) -> _Sequence:
     """User turns, head and frames of one answer. `states`: the thinker's, (tokens, width)."""
     model, talker = run.model, run.model.talker
-    config, marks = model.config, model.config.talker_config
+    config = model.config
     ids = speech.example.inputs["input_ids"][0].to(run.device)
     starts = torch.nonzero(ids == config.im_start_token_id).flatten().tolist()
     user = [
@@ -162,14 +162,9 @@ def _sequence(run: Run, speech: Speech, states: torch.Tensor) -> _Sequence:
         [config.tts_pad_token_id, config.tts_bos_token_id, config.tts_eos_token_id], device=run.device
     )
     silent, begin, end = _project(run, special).split(1)
-    text = torch.cat(
-        [_project(run, ids[starts[-1] : starts[-1] + _HEADER]), silent.expand(4, -1), begin, _project(run, answer[:1])]
-    )
-    speaker = marks.speaker_id[speech.voice]
-    head_marks = [marks.codec_nothink_id, marks.codec_think_bos_id, marks.codec_think_eos_id, speaker]
-    head_marks += [marks.codec_pad_id, marks.codec_bos_id]
-    spoken = talker.get_input_embeddings()(torch.tensor(head_marks, device=run.device))
-    head = text + pad(spoken, (0, 0, _HEADER, 0))
+    header = _project(run, ids[starts[-1] : starts[-1] + _HEADER])
+    text = torch.cat([header, silent.expand(4, -1), begin, _project(run, answer[:1])])
+    head = text + pad(_head_marks(run, speech.voice), (0, 0, _HEADER, 0))
     codes = speech.codes.to(run.device)
     trailing = torch.cat([_project(run, answer[1:]), end])[: len(codes)]
     trailing = torch.cat([trailing, silent.expand(len(codes) - len(trailing), -1)])
@@ -177,6 +172,15 @@ def _sequence(run: Run, speech: Speech, states: torch.Tensor) -> _Sequence:
     embeddings = torch.cat([prompt, head, frames])
     placed = torch.full((len(head) + len(frames),), config.tts_pad_token_id, device=run.device)
     return _Sequence(torch.cat([ids[asked], placed]), embeddings, len(prompt) + len(head) - 1)
+
+
+def _head_marks(run: Run, voice: str) -> torch.Tensor:
+    """What the codec says at the head of an answer, the voice among it; (marks, width)."""
+    config = run.model.config.talker_config
+    marks = [config.codec_nothink_id, config.codec_think_bos_id, config.codec_think_eos_id, config.speaker_id[voice]]
+    marks += [config.codec_pad_id, config.codec_bos_id]
+    embedded: torch.Tensor = run.model.talker.get_input_embeddings()(torch.tensor(marks, device=run.device))
+    return embedded
 
 
 def _project(run: Run, ids: torch.Tensor) -> torch.Tensor:
