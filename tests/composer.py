@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from playwright.sync_api import Locator, Route, expect
 
 from omni_backend import MediaPart, ScriptedBackend, TextPart
 from tests.browser import Visit
 from tests.waiting import wait_until
+
+
+UPLOAD: Final = re.compile(r"/upload(\?|$)")
+"""The address of an upload."""
 
 
 def previews(page: Visit) -> Locator:
@@ -43,12 +50,16 @@ class Gate:
     def __init__(self, page: Visit) -> None:
         self._page = page.page
         self._held: list[Route] = []
-        self._page.route("**/upload**", lambda route: self._held.append(route))
+        self._page.route(UPLOAD, lambda route: self._held.append(route))
 
     def next(self) -> Route:
         """The next upload that has come."""
         wait_until(lambda: self._page.evaluate("true") and self._held, "the upload")
         return self._held.pop(0)
+
+    def open(self) -> None:
+        """Lets all go that come from now on."""
+        self._page.unroute(UPLOAD)
 
 
 def recorded(page: Visit, seconds: int = 2) -> None:

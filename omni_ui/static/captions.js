@@ -244,6 +244,25 @@
   addEventListener("error", preview, true);
   addEventListener("loadedmetadata", (event) => event.target.duration === Infinity && preview(event), true);
 
+  // What is given: Gradio takes buttons away with what they did
+
+  const given = (part) => [...document.querySelectorAll(`#omni-files ${part}`)];
+  function removed(event) {
+    const button = event.target.closest?.("#omni-files .label-clear-button, #omni-files .icon-button:last-child");
+    if (!button || (event.key ?? "Enter") !== "Enter") return;
+    const place = given(".label-clear-button").indexOf(button);
+    requestAnimationFrame(() => {
+      const rest = given(".label-clear-button");
+      const next = rest[Math.min(Math.max(place, 0), rest.length - 1)] ?? given(".upload-container")[0];
+      if (!button.isConnected) next.focus();
+    });
+  }
+  addEventListener("click", removed, true);
+  addEventListener("keydown", removed, true);
+  addEventListener("change", (event) => {
+    if (given("input").includes(event.target)) document.querySelector("#omni-start").focus({ preventScroll: true });
+  });
+
   // What a person does
 
   const ACTS = {
@@ -285,7 +304,7 @@
 
   addEventListener("click", (event) => {
     const button = event.target.closest?.("button[data-do]");
-    if (button && (box().contains(button) || button.closest("#omni-earlier"))) return void ACTS[button.dataset.do]?.(button.dataset);
+    if (button?.closest("#omni-job, #omni-earlier")) return void ACTS[button.dataset.do]?.(button.dataset);
     const wave = event.target.closest?.(".omni-wave svg");
     if (!wave) return;
     const { left, width } = wave.getBoundingClientRect();

@@ -1,5 +1,5 @@
 // How files come into the page: by button, paste and drop, from camera and recorder. All ways end in Gradio's own file
-// inputs; where there is one for folders, folders are taken. `FILE_LIMIT` ({bytes, text}) is put in front by the server.
+// inputs; where there is one for folders, folders are taken. The server puts `FILE_LIMIT` ({bytes, text}) in front.
 (() => {
   const place = () => document.querySelector("#omni-composer, #omni-give");
   const fileInput = () => place().querySelector("input[type=file]:not([webkitdirectory])");
@@ -21,9 +21,11 @@
     for (const file of files) if (!large.includes(file)) basket.items.add(file);
     if (!basket.files.length) return;
     const find = files.some(below) && folderInput() ? folderInput : fileInput;
+    omni.coming += basket.files.length;
     omni.once(() => {
       const input = find(); // Gradio takes it away while it uploads
       if (!input) return false;
+      omni.coming -= basket.files.length;
       handing = true;
       input.files = basket.files;
       input.dispatchEvent(new Event("change", { bubbles: true }));
@@ -50,6 +52,7 @@
       if (event.target.type !== "file" || !place()?.contains(event.target)) return;
       const files = [...event.target.files];
       if (!handing && files.some((file) => file.size > FILE_LIMIT.bytes)) return take(event, files);
+      omni.coming += files.length;
       if (event.target !== folderInput() || !files.length) return;
       folder = files.map((file) => below(file) || file.name);
       omni.folderTaking ??= new Promise((resolve) => (omni.folderTaken = resolve));
@@ -158,6 +161,7 @@
   }
 
   omni.folderNames = () => JSON.stringify(folder);
+  omni.coming = 0; // how many files are given and not uploaded
   omni.folderTaking = null; // until the files of a folder stand among the others, or are lost
   omni.folderTaken = () => {};
   Object.assign(omni, { attach, below, choose, named, offerAgain });

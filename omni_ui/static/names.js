@@ -5,7 +5,7 @@
 
   const row = (element) => element.closest("tr").querySelector(".filename").ariaLabel;
 
-  // selector → attribute, or `text` → key of the catalogue, a plain value in brackets, or what an element makes of it
+  // selector → attribute, or `text` → key of the catalogue, plain value in brackets, or what an element makes of it
   const NAMES = [
     [".user-row", { role: ["article"], "aria-label": "page.question" }],
     [".bot-row", { role: ["article"], "aria-label": "page.answer" }],
@@ -23,10 +23,11 @@
     ["#omni-files .upload-container .wrap", { text: "jobs.drop" }],
     ["#omni-files .or", { text: "jobs.choose" }],
     // Gradio has put a button into a button.
-    ["#omni-files .icon-button:first-child", { role: ["group"], tabindex: ["-1"], "aria-label": "jobs.more", title: [null] }],
+    ["#omni-files .icon-button:first-child", { role: ["group"], tabindex: ["-1"], "aria-haspopup": [null] }],
+    ["#omni-files .icon-button:first-child", { "aria-label": [null], title: [null] }],
     ["#omni-files .icon-button .upload-container", { "aria-label": "jobs.more", title: "jobs.more" }],
     ["#omni-files .icon-button:last-child", { "aria-label": "jobs.clear", title: "jobs.clear" }],
-    ["#omni-files .label-clear-button", { "aria-label": (button) => omni.say("composer.remove", { name: row(button) }) }],
+    ["#omni-files .label-clear-button", { "aria-label": (cross) => omni.say("composer.remove", { name: row(cross) }) }],
     ["#omni-files .download-link", { href: [null], text: (size) => size.textContent.replace(/\s*⇣/, "") }],
   ];
 

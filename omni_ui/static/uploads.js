@@ -1,7 +1,8 @@
-// The way of files to the server. Gradio uploads; this shows how far it is, keeps what fails, and lets what is sent wait
-// for its files and its recording.
+// The way of files to the server. Gradio uploads; this shows how far it is, keeps what fails, and lets what is sent
+// wait for its files and its recording.
 (() => {
   const SEND = ".submit-button, #omni-start";
+  const NO_PROGRESS = 'data: {"msg": "done"}\n\n'; // Gradio need not ask, nor hold a connection
   const place = () => document.querySelector("#omni-composer, #omni-give");
   const find = (part) => place().querySelector(part);
   const recorder = () => find(".minimal-audio-recorder, #omni-record.omni-recording");
@@ -18,6 +19,7 @@
   // Uploads go one after the other, so that files stay in order. One that fails gives Gradio no files rather than an
   // error, which it would write on the console and into a box of its own.
   window.fetch = (resource, options) => {
+    if (address(resource).endsWith("/upload_progress")) return Promise.resolve(new Response(NO_PROGRESS));
     if (!(options?.body instanceof FormData && address(resource).endsWith("/upload"))) return plain(resource, options);
     const given = options.body.getAll("files");
     // Gradio gives none to its recorders, nor to folders.
@@ -57,6 +59,7 @@
   // What failed can be uploaded again by a click.
   function end({ files, request, cancelled }, answer) {
     waiting.shift();
+    omni.coming -= files.length;
     show();
     if (answer) return;
     lost += 1;
@@ -130,8 +133,7 @@
     held = true;
     show();
     find(".minimal-audio-recorder .stop-button, #omni-record.omni-recording")?.click();
-    await until(() => !recorder());
-    while (waiting.length) await last;
+    await until(() => lost !== before || !(recorder() || waiting.length || omni.coming > 0));
     await omni.folderTaking;
     await until(() => !find(".uploading")); // else Gradio does not have them yet
     const go = held && lost === before;
@@ -141,7 +143,7 @@
   }
 
   function guard(event) {
-    if (!held && !waiting.length && !omni.folderTaking && !recorder()) return;
+    if (!(held || recorder() || waiting.length || omni.coming > 0 || omni.folderTaking)) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     if (!held) hold();
