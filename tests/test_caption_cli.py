@@ -33,7 +33,8 @@ from omni_backend import (
 )
 from omni_backend.caption.__main__ import main, parse
 from omni_backend.caption.console import Plan
-from omni_backend.caption.progress import clock, display
+from omni_backend.caption.progress import display
+from omni_backend.caption.times import clock, moment
 from omni_backend.scripted import ScriptedBackend
 from omni_backend.types import ChatRequest, SamplingName, SamplingParams, StreamEvent
 from tests.media_files import sound_file
@@ -426,9 +427,19 @@ def test_lines_elsewhere_come_now_and_then(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().err.split() == ["one", "told", "told", "three", "told", "told"]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (0.4, "0:00.4"), (9.98, "0:10"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")],
+)
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00.0"), (4.57, "0:04.6"), (59.96, "1:00.0"), (3725.34, "1:02:05.3")]
+)
+def test_moment(seconds: float, text: str) -> None:
+    assert moment(seconds) == text
 
 
 # The real engine in a process of its own

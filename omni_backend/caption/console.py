@@ -11,7 +11,6 @@ import shutil
 import signal
 import sqlite3
 import sys
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,8 +24,9 @@ from omni_backend.capabilities import Capabilities
 from omni_backend.caption.collect import Collected, Found, collect
 from omni_backend.caption.exports import Format, write
 from omni_backend.caption.job import CaptionJob
-from omni_backend.caption.progress import clock, display
+from omni_backend.caption.progress import display
 from omni_backend.caption.store import FILES, Counts, JobStore, holds_job
+from omni_backend.caption.times import clock
 from omni_backend.caption.values import CaptionSettings
 from omni_backend.catalogue import Language, Phrase, phrase
 from omni_backend.command_line import Engine, close_engine
@@ -247,7 +247,7 @@ class _Run:
 
     async def _watch(self, job: CaptionJob) -> None:
         """Runs `job` and shows how far it is."""
-        store, began, before = job.store, time.monotonic(), job.store.counts.captioned
+        store = job.store
         running = asyncio.create_task(job.run())
         try:
             while not running.done():
@@ -256,8 +256,7 @@ class _Run:
                 if counts.failed > len(self._told):
                     self._tell_failures(store)
                 share = counts.captioned / counts.seconds if counts.seconds else 0.0
-                speed = (counts.captioned - before) / (time.monotonic() - began)
-                self._display.show(share, _progress(counts, speed).text(self._plan.language))
+                self._display.show(share, _progress(counts, job.remaining(counts)).text(self._plan.language))
             running.result()
         finally:
             running.cancel()
@@ -307,11 +306,11 @@ def _unique(name: str, taken: set[str]) -> str:
     return unique
 
 
-def _progress(counts: Counts, speed: float) -> Phrase:
-    """How far it is. `speed`: seconds of sound a second."""
+def _progress(counts: Counts, remaining: float | None) -> Phrase:
+    """How far it is. `remaining`: seconds until the end, as far as that can be told."""
     ended = counts.done + counts.failed
-    heard, sound = clock(counts.captioned), clock(counts.seconds)
-    if speed <= 0:
+    heard, sound = clock(round(counts.captioned)), clock(round(counts.seconds))
+    if remaining is None:
         return phrase("caption_cli.progress", ended=ended, files=counts.files, heard=heard, sound=sound)
-    left = clock((counts.seconds - counts.captioned) / speed)
+    left = clock(round(remaining))
     return phrase("caption_cli.progress_left", ended=ended, files=counts.files, heard=heard, sound=sound, left=left)

@@ -67,10 +67,3 @@ class _Lines:
 
     def close(self) -> None:
         pass
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: "1:02:03", "2:03"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

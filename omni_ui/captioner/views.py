@@ -9,6 +9,7 @@ from typing import Any, Final
 from omni_backend import Backend, Language, Phrase, Ready, phrase
 from omni_backend.caption.exports import FORMATS
 from omni_backend.caption.store import Counts, Item
+from omni_backend.caption.times import clock, moment
 from omni_backend.caption.values import Segment
 from omni_ui import render
 from omni_ui.captioner.desk import DeskJob
@@ -131,7 +132,8 @@ def _row(item: Item, excerpt: str, language: Language) -> str:
         said, again = f'<span class="omni-wrong">{_say(item.error, language)}</span>', item.path.name != ""
     else:
         said, again = escape(excerpt), False
-    retry = _press("retry", "captioner.retry", language, item=item.id, of=item.name) if again else ""
+    called = phrase("captioner.retry_of", name=item.name)
+    retry = _press("retry", "captioner.retry", language, item=item.id, called=called) if again else ""
     length = "" if item.seconds is None else clock(item.seconds)
     return (
         f'<td class="omni-file"><button type="button" class="omni-link" data-do="open" data-item="{item.id}">'
@@ -293,22 +295,6 @@ def _title(job: DeskJob, language: Language) -> str:
     return f"{escape(names[0])} {_say(phrase('captioner.and_more', count=counts.files - 1), language)}"
 
 
-def clock(seconds: float) -> str:
-    """A length of time for people: 0:07, 12:34, 1:02:03; tenths below ten seconds, where they matter."""
-    if 0 < seconds < 10 and round(seconds, 1) % 1:
-        return moment(seconds)
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def moment(seconds: float) -> str:
-    """A point of time in a sound: 0:07.0, 1:02:03.4."""
-    tenths = round(seconds * 10)
-    hours, minutes, rest = tenths // 36_000, tenths // 600 % 60, tenths % 600 / 10
-    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
-
-
 def skipped(names: Sequence[str]) -> Phrase:
     """Says which files that came along are no sounds."""
     if len(names) == 1:
@@ -332,16 +318,16 @@ def _press(
     *,
     item: int | None = None,
     number: int | None = None,
-    of: str = "",
+    called: Phrase | None = None,
     off: bool = False,
 ) -> str:
     name = _say(phrase(key), language)
     about = "".join(
         f' data-{which}="{value}"' for which, value in (("item", item), ("number", number)) if value is not None
     )
-    called = f' aria-label="{name}: {escape(of)}"' if of else ""
+    label = "" if called is None else f' aria-label="{_say(called, language)}"'
     disabled = " disabled" if off else ""
-    return f'<button type="button" class="omni-press" data-do="{what}"{about}{called}{disabled}>{name}</button>'
+    return f'<button type="button" class="omni-press" data-do="{what}"{about}{label}{disabled}>{name}</button>'
 
 
 def _act(what: str, name: Phrase, language: Language, more: str) -> str:
