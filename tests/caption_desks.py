@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from omni_backend import Backend, MediaPart, ScriptedBackend, TextDelta
+from omni_backend import Backend, ChatRequest, MediaPart, ScriptedBackend, StreamEvent
 from omni_backend.caption import CaptionSettings
+from omni_backend.scripted import Step
 from omni_ui.captioner.desk import DeskJob, JobDesk
 from omni_ui.captioner.limits import DeskLimits
 from tests import conversations
@@ -47,27 +48,56 @@ class Place:
         return {path.name for path in self.jobs.iterdir() if path.is_dir()}
 
 
+class Named(ScriptedBackend):
+    """Plays the scripts of the file that it is asked about, in whatever order the files come; else its fallback."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._named: dict[str, list[Sequence[Step]]] = {}
+
+    def says(self, name: str, *steps: Step) -> None:
+        """The script of one more request about the file `name`."""
+        self._named.setdefault(name, []).append(steps)
+
+    def forget(self) -> None:
+        """Plays the fallback from now on."""
+        self._named.clear()
+
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        [name] = names_in(request)
+        if scripts := self._named.get(name):
+            self.enqueue(*scripts.pop(0))
+        async with aclosing(super()._stream(request)) as events:
+            async for event in events:
+                yield event
+
+
 class Maker:
     """Makes jobs on a desk, and deletes them when it is closed."""
 
-    def __init__(self, desk: JobDesk, backend: ScriptedBackend) -> None:
+    def __init__(self, desk: JobDesk) -> None:
         self._desk = desk
-        self._backend = backend
         self._jobs: list[DeskJob] = []
 
     def __call__(
         self, *names: str, said: Sequence[str] = (), contents: bytes | Sequence[bytes] = SOUND, **settings: Any
     ) -> DeskJob:
-        """A job of sounds with these names; the engine will say `said`. `contents`: of all, or of each."""
-        for text in said:
-            self._backend.enqueue(TextDelta(text))
+        """A job of sounds with these names. `contents`: of all, or of each. `said`: its captions; then it has ended."""
         each = [contents] * len(names) if isinstance(contents, bytes) else contents
         given = [
             (name, conversations.upload(self._desk.uploads, Path(name).name, one))
             for name, one in zip(names, each, strict=True)
         ]
-        self._jobs.append(self._desk.create(given, CaptionSettings(**settings)))
-        return self._jobs[-1]
+        job = self._desk.create(given, CaptionSettings(**settings))
+        self._jobs.append(job)
+        if said:
+            store, texts = ended(job).store, iter(said)
+            places = [(item.id, cut.index) for item in store.items() for cut in store.segments(item.id)]
+            for place in places:
+                for sample in range(store.settings.samples):
+                    store.put(*place, sample, next(texts))
+            assert next(texts, None) is None
+        return job
 
     def close(self) -> None:
         for job in self._jobs:
@@ -82,12 +112,11 @@ def ended(job: DeskJob) -> DeskJob:
 
 def asked(backend: ScriptedBackend) -> list[str]:
     """What the files were called that the engine was asked about."""
-    return [
-        part.name
-        for request in backend.requests
-        for part in request.messages[-1].content
-        if isinstance(part, MediaPart)
-    ]
+    return [name for request in backend.requests for name in names_in(request)]
+
+
+def names_in(request: ChatRequest) -> list[str]:
+    return [part.name for part in request.messages[-1].content if isinstance(part, MediaPart)]
 
 
 def states(job: DeskJob) -> dict[str, str]:

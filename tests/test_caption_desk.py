@@ -23,9 +23,9 @@ from omni_backend import (
 from omni_backend.caption.store import DATABASE, JobStore
 from omni_ui.captioner.desk import DeskJob, JobDesk
 from omni_ui.captioner.limits import DeskLimits
-from tests.caption_desks import SETTINGS, SOUND, Place, asked, captions, ended, states
+from tests.caption_desks import SETTINGS, SOUND, Named, Place, asked, captions, ended, states
 from tests.caption_jobs import full_disk
-from tests.conversations import FOREVER
+from tests.conversations import FOREVER, TWO_AT_ONCE
 from tests.given import zipped
 from tests.waiting import wait_until
 
@@ -38,14 +38,14 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def backend() -> Iterator[ScriptedBackend]:
-    backend = ScriptedBackend()
+def backend() -> Iterator[Named]:
+    backend = Named(capabilities=TWO_AT_ONCE)
     yield backend
     backend.close()
 
 
 @pytest.fixture
-def desk(place: Place, backend: ScriptedBackend) -> Iterator[JobDesk]:
+def desk(place: Place, backend: Named) -> Iterator[JobDesk]:
     with place.desk(backend) as desk:
         yield desk
 
@@ -55,15 +55,22 @@ def made(desk: JobDesk, place: Place, *names: str) -> DeskJob:
     return desk.create([place.upload(name) for name in names], SETTINGS)
 
 
-def writing(job: DeskJob) -> None:
-    """Waits until a caption of it is being written that does not end."""
-    wait_until(lambda: "half" in job.work.live.values(), "the caption")
+def writing(job: DeskJob, *done: str) -> None:
+    """Waits until a caption of it is being written that does not end, and the files `done` are captioned."""
+    wait_until(lambda: "half" in job.work.live.values() and all(states(job)[name] == "done" for name in done))
+
+
+def two_endless(backend: Named) -> None:
+    """The first file is captioned, the second and the third never are."""
+    backend.says("1.wav", TextDelta("Rain."))
+    for name in ("2.wav", "3.wav"):
+        backend.says(name, TextDelta("half"), FOREVER)
 
 
 # What a job is made of
 
 
-def test_uploads_become_a_job_that_begins_at_once(desk: JobDesk, place: Place, backend: ScriptedBackend) -> None:
+def test_uploads_become_a_job_that_begins_at_once(desk: JobDesk, place: Place, backend: Named) -> None:
     given = [place.upload("rain/roof.wav"), place.upload("rain/roof.wav"), place.upload("talk.wav")]
     job = ended(desk.create(given, SETTINGS))
     assert captions(job) == {"rain/roof.wav": ["ok"], "rain/roof (2).wav": ["ok"], "talk.wav": ["ok"]}
@@ -81,7 +88,7 @@ def test_an_archive_becomes_its_sounds(desk: JobDesk, place: Place) -> None:
     assert job.skipped == ("all/notes.txt",)
 
 
-def test_nothing_but_uploads_is_taken(desk: JobDesk, place: Place, backend: ScriptedBackend, tmp_path: Path) -> None:
+def test_nothing_but_uploads_is_taken(desk: JobDesk, place: Place, backend: Named, tmp_path: Path) -> None:
     (tmp_path / "secret.wav").write_bytes(SOUND)
     place.upload("of somebody else.wav")
     link = place.uploads / "link.wav"
@@ -120,14 +127,14 @@ def test_what_is_no_id_gives_nothing(desk: JobDesk, place: Place, id: str | None
 # Over a restart
 
 
-def test_a_job_goes_on_after_a_restart_and_does_nothing_again(place: Place, backend: ScriptedBackend) -> None:
-    backend.enqueue(TextDelta("Rain."))
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_a_job_goes_on_after_a_restart_and_does_nothing_again(place: Place, backend: Named) -> None:
+    two_endless(backend)
     with place.desk(backend) as desk:
         job = made(desk, place, "1.wav", "2.wav", "3.wav")
-        writing(job)
+        writing(job, "1.wav")
     assert backend.active_requests == 0
     assert desk.get(job.id) is None
+    backend.forget()
     with place.desk(backend) as desk:
         again = desk.get(job.id)
         assert again is not None
@@ -135,8 +142,8 @@ def test_a_job_goes_on_after_a_restart_and_does_nothing_again(place: Place, back
     assert asked(backend).count("1.wav") == 1
 
 
-def test_a_job_that_a_person_stopped_waits_for_the_person(place: Place, backend: ScriptedBackend) -> None:
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_a_job_that_a_person_stopped_waits_for_the_person(place: Place, backend: Named) -> None:
+    backend.says("1.wav", TextDelta("half"), FOREVER)
     with place.desk(backend) as desk:
         job = made(desk, place, "1.wav")
         writing(job)
@@ -151,15 +158,15 @@ def test_a_job_that_a_person_stopped_waits_for_the_person(place: Place, backend:
     assert len(backend.requests) == 2
 
 
-def test_a_job_that_was_being_made_when_the_server_died_goes(place: Place, backend: ScriptedBackend) -> None:
+def test_a_job_that_was_being_made_when_the_server_died_goes(place: Place, backend: Named) -> None:
     half = place.jobs / ("a" * 32)
     JobStore.create(half, SETTINGS).close()
     with place.desk(backend):
         assert place.kept() == set()
 
 
-def test_what_a_program_asked_for_ends_with_the_server(place: Place, backend: ScriptedBackend) -> None:
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_what_a_program_asked_for_ends_with_the_server(place: Place, backend: Named) -> None:
+    backend.says("rain.wav", TextDelta("half"), FOREVER)
     with place.desk(backend) as desk:
         job = desk.create([place.upload()], SETTINGS, keep=False)
         writing(job)
@@ -200,11 +207,9 @@ def damage(folder: Path, kind: str) -> None:
         """UPDATE settings SET value = '{"of": "another version"}'""",
     ],
 )
-def test_a_damaged_job_stops_neither_the_server_nor_the_others(
-    place: Place, backend: ScriptedBackend, kind: str
-) -> None:
+def test_a_damaged_job_stops_neither_the_server_nor_the_others(place: Place, backend: Named, kind: str) -> None:
     with place.desk(backend, start=False) as desk:
-        backend.enqueue(TextDelta("half"), FOREVER)
+        backend.says("rain.wav", TextDelta("half"), FOREVER)
         good = made(desk, place, "rain.wav")
         writing(good)
     damaged = "damaged-" + "x" * 24
@@ -222,37 +227,35 @@ def test_a_damaged_job_stops_neither_the_server_nor_the_others(
 # Stop, retry, delete
 
 
-def test_stopping_frees_the_engine_and_keeps_what_is_done(
-    desk: JobDesk, place: Place, backend: ScriptedBackend
-) -> None:
-    backend.enqueue(TextDelta("Rain."))
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_stopping_frees_the_engine_and_keeps_what_is_done(desk: JobDesk, place: Place, backend: Named) -> None:
+    two_endless(backend)
     job = made(desk, place, "1.wav", "2.wav", "3.wav")
-    writing(job)
+    writing(job, "1.wav")
     desk.stop(job)
     assert (backend.active_requests, job.running) == (0, False)
     assert backend.cancelled >= 1
     assert states(job) == {"1.wav": "done", "2.wav": "waiting", "3.wav": "waiting"}
     desk.stop(job)
+    backend.forget()
     desk.resume(job)
     desk.resume(job)
     assert captions(ended(job)) == {"1.wav": ["Rain."], "2.wav": ["ok"], "3.wav": ["ok"]}
 
 
-def test_one_file_or_all_that_failed_are_tried_again(desk: JobDesk, place: Place, backend: ScriptedBackend) -> None:
-    for _ in range(3):
-        backend.enqueue(NO_MEMORY)
+def test_one_file_or_all_that_failed_are_tried_again(desk: JobDesk, place: Place, backend: Named) -> None:
+    for name in ("1.wav", "2.wav", "3.wav"):
+        backend.says(name, NO_MEMORY)
     job = ended(made(desk, place, "1.wav", "2.wav", "3.wav", "4.wav"))
     assert states(job) == {"1.wav": "failed", "2.wav": "failed", "3.wav": "failed", "4.wav": "done"}
     desk.resume(job, failed=True, item=2)
     assert states(ended(job)) == {"1.wav": "failed", "2.wav": "done", "3.wav": "failed", "4.wav": "done"}
     desk.resume(job, failed=True)
     assert set(states(ended(job)).values()) == {"done"}
-    assert asked(backend) == ["1.wav", "2.wav", "3.wav", "4.wav", "2.wav", "1.wav", "3.wav"]
+    assert sorted(asked(backend)) == ["1.wav", "1.wav", "2.wav", "2.wav", "3.wav", "3.wav", "4.wav"]
 
 
-def test_a_file_that_there_is_not_is_not_tried_again(desk: JobDesk, place: Place, backend: ScriptedBackend) -> None:
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_a_file_that_there_is_not_is_not_tried_again(desk: JobDesk, place: Place, backend: Named) -> None:
+    backend.says("1.wav", TextDelta("half"), FOREVER)
     job = made(desk, place, "1.wav")
     writing(job)
     desk.stop(job)
@@ -262,18 +265,18 @@ def test_a_file_that_there_is_not_is_not_tried_again(desk: JobDesk, place: Place
     assert not job.store.wanted
 
 
-def test_files_are_tried_again_while_others_run(desk: JobDesk, place: Place, backend: ScriptedBackend) -> None:
-    backend.enqueue(NO_MEMORY)
-    backend.enqueue(0.05, TextDelta("Rain."))
+def test_files_are_tried_again_while_others_run(desk: JobDesk, place: Place, backend: Named) -> None:
+    backend.says("1.wav", NO_MEMORY)
+    backend.says("2.wav", 0.05, TextDelta("Rain."))
     job = made(desk, place, "1.wav", "2.wav")
     wait_until(lambda: states(job)["1.wav"] == "failed", "the failure")
     desk.resume(job, failed=True)
     assert captions(ended(job)) == {"1.wav": ["ok"], "2.wav": ["Rain."]}
 
 
-def test_deleting_ends_a_job_and_leaves_nothing_of_it(desk: JobDesk, place: Place, backend: ScriptedBackend) -> None:
+def test_deleting_ends_a_job_and_leaves_nothing_of_it(desk: JobDesk, place: Place, backend: Named) -> None:
     done = ended(made(desk, place, "done.wav"))
-    backend.enqueue(TextDelta("half"), FOREVER)
+    backend.says("2.wav", TextDelta("half"), FOREVER)
     archive = bytes(zipped(("1.wav", SOUND)))
     running = desk.create([place.upload("all.zip", archive), place.upload("2.wav")], SETTINGS)
     writing(running)
@@ -286,7 +289,7 @@ def test_deleting_ends_a_job_and_leaves_nothing_of_it(desk: JobDesk, place: Plac
     assert place.kept() == set()
 
 
-def test_closing_twice_is_closing_once(place: Place, backend: ScriptedBackend) -> None:
+def test_closing_twice_is_closing_once(place: Place, backend: Named) -> None:
     with place.desk(backend) as desk:
         desk.close()
         assert desk.closed
@@ -323,8 +326,8 @@ def test_jobs_share_the_engine_and_each_gets_its_turn(place: Place) -> None:
     assert {name[0] for name in asked(backend)[:12]} == {"a", "b", "c"}
 
 
-def test_more_jobs_than_may_run_wait_their_turn(place: Place, backend: ScriptedBackend) -> None:
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_more_jobs_than_may_run_wait_their_turn(place: Place, backend: Named) -> None:
+    backend.says("a.wav", TextDelta("half"), FOREVER)
     with place.desk(backend, DeskLimits(running=1)) as desk:
         first, second, third = (made(desk, place, f"{name}.wav") for name in "abc")
         writing(first)
@@ -360,7 +363,7 @@ def test_an_engine_that_does_not_load_stops_the_job_and_says_why(place: Place) -
 # Where nothing can be written
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, backend: ScriptedBackend) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, backend: Named) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(BackendUnavailable) as refused:
         JobDesk(backend, tmp_path / "file" / "jobs", tmp_path)
@@ -369,7 +372,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, backend
         assert "--jobs-dir" in refused.value.text(language)
 
 
-def test_two_servers_do_not_work_on_the_same_jobs(place: Place, backend: ScriptedBackend) -> None:
+def test_two_servers_do_not_work_on_the_same_jobs(place: Place, backend: Named) -> None:
     with place.desk(backend):
         with pytest.raises(BackendUnavailable) as refused:
             JobDesk(backend, place.jobs, place.uploads)
@@ -378,10 +381,8 @@ def test_two_servers_do_not_work_on_the_same_jobs(place: Place, backend: Scripte
         assert states(ended(made(desk, place, "rain.wav"))) == {"rain.wav": "done"}
 
 
-def test_a_full_disk_is_one_sentence_and_jobs_can_still_be_ended(
-    desk: JobDesk, place: Place, backend: ScriptedBackend
-) -> None:
-    backend.enqueue(TextDelta("half"), FOREVER)
+def test_a_full_disk_is_one_sentence_and_jobs_can_still_be_ended(desk: JobDesk, place: Place, backend: Named) -> None:
+    backend.says("rain.wav", TextDelta("half"), FOREVER)
     job = made(desk, place, "rain.wav")
     writing(job)
     given = place.upload("more.wav")
@@ -397,10 +398,8 @@ def test_a_full_disk_is_one_sentence_and_jobs_can_still_be_ended(
     assert place.kept() == set()
 
 
-def test_a_disk_that_fills_up_stops_the_job_until_there_is_room(
-    desk: JobDesk, place: Place, backend: ScriptedBackend
-) -> None:
-    backend.enqueue(TextDelta("half"), 0.1, TextDelta(" of it"))
+def test_a_disk_that_fills_up_stops_the_job_until_there_is_room(desk: JobDesk, place: Place, backend: Named) -> None:
+    backend.says("rain.wav", TextDelta("half"), 0.1, TextDelta(" of it"))
     job = made(desk, place, "rain.wav", "more.wav")
     writing(job)
     with full_disk():

@@ -56,9 +56,9 @@ def site(app: CaptionApp) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def make(app: CaptionApp, backend: ScriptedBackend) -> Iterator[Maker]:
+def make(app: CaptionApp) -> Iterator[Maker]:
     """Makes jobs, which are gone after the test."""
-    with closing(Maker(app.desk, backend)) as make:
+    with closing(Maker(app.desk)) as make:
         yield make
 
 
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_no_half_preview(site: httpx.Client, make: Maker) -> 
 @pytest.fixture
 def job(make: Maker) -> DeskJob:
     """One file with three captions."""
-    return ended(make("rain/roof.wav", said=SAID, contents=LONG, window_seconds=5.0))
+    return make("rain/roof.wav", said=SAID, contents=LONG, window_seconds=5.0)
 
 
 def export(site: httpx.Client, job: DeskJob, *formats: str) -> tuple[str, bytes]:
@@ -204,7 +204,7 @@ def test_one_file_in_one_format_comes_as_it_is(site: httpx.Client, job: DeskJob,
 
 
 def test_tables_of_many_files_come_as_they_are(site: httpx.Client, make: Maker) -> None:
-    job = ended(make("a.wav", "b/c.wav", said=("=Rain.", 'Wi"nd,\nhail')))
+    job = make("a.wav", "b/c.wav", said=("=Rain.", 'Wi"nd,\nhail'))
     name, content = export(site, job, "csv")
     assert name == 'attachment; filename="captions.csv"'
     rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
@@ -224,7 +224,7 @@ def test_everything_else_comes_in_an_archive(site: httpx.Client, make: Maker, jo
     assert name == 'attachment; filename="captions.zip"'
     texts = unzipped(content)
     assert set(texts) == {"rain/roof.txt", "captions.jsonl", "captions.csv", "rain/roof.srt", "rain/roof.vtt"}
-    two = ended(make("a.wav", "b/c.wav", said=("Rain.", "Wind.")))
+    two = make("a.wav", "b/c.wav", said=("Rain.", "Wind."))
     name, content = export(site, two, "txt")
     assert name == 'attachment; filename="captions.zip"'
     assert unzipped(content) == {"a.txt": "Rain.\n", "b/c.txt": "Wind.\n"}

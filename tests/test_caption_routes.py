@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from omni_backend import LANGUAGES, OutOfMemory, ScriptedBackend, TextDelta, phrase
+from omni_backend import LANGUAGES, OutOfMemory, TextDelta, phrase
 from omni_backend.caption import CaptionSettings
 from omni_ui.captioner import views
 from omni_ui.captioner.desk import DeskJob
@@ -19,7 +19,7 @@ from omni_ui.captioner.limits import EDIT_CHARS, ROWS
 from omni_ui.captioner.routes import BODY_BYTES
 from omni_ui.captioner.server import CaptionApp
 from tests import conversations
-from tests.caption_desks import SOUND, Maker, captions, ended, states
+from tests.caption_desks import SOUND, Maker, Named, captions, ended, states
 from tests.caption_jobs import full_disk
 from tests.conversations import FOREVER
 from tests.media_files import sound_file
@@ -33,15 +33,15 @@ HOSTILE = """<img src=x onerror="alert('1')"> & 'so'"""
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[ScriptedBackend]:
-    backend = ScriptedBackend()
+def backend() -> Iterator[Named]:
+    backend = Named(capabilities=conversations.TWO_AT_ONCE)
     backend.wait_until_ready()
     yield backend
     backend.close()
 
 
 @pytest.fixture(scope="module")
-def app(backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaptionApp]:
+def app(backend: Named, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaptionApp]:
     with captioning(backend, tmp_path_factory.mktemp("jobs")) as app:
         yield app
 
@@ -53,20 +53,20 @@ def site(app: CaptionApp) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def make(app: CaptionApp, backend: ScriptedBackend) -> Iterator[Maker]:
+def make(app: CaptionApp, backend: Named) -> Iterator[Maker]:
     """Makes jobs, which are gone after the test."""
-    with closing(Maker(app.desk, backend)) as make:
+    with closing(Maker(app.desk)) as make:
         yield make
     assert backend.active_requests == 0
 
 
 @pytest.fixture
-def stuck(make: Maker, backend: ScriptedBackend) -> DeskJob:
+def stuck(make: Maker, backend: Named) -> DeskJob:
     """A job of two files, one captioned, while the other never ends."""
-    backend.enqueue(TextDelta("Rain."))
-    backend.enqueue(TextDelta("half"), FOREVER)
+    backend.says("1.wav", TextDelta("Rain."))
+    backend.says("2.wav", TextDelta("half"), FOREVER)
     job = make("1.wav", "2.wav")
-    wait_until(lambda: "half" in job.work.live.values(), "the caption")
+    wait_until(lambda: "half" in job.work.live.values() and states(job)["1.wav"] == "done", "the captions")
     return job
 
 
@@ -90,7 +90,7 @@ def act(site: httpx.Client, job: DeskJob, action: str, **about: Any) -> httpx.Re
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_board_speaks_the_readers_language(site: httpx.Client, make: Maker, language: Any) -> None:
-    job = ended(make("1.wav", "2.wav", said=("Rain.",)))
+    job = make("1.wav", "2.wav", said=("Rain.", "Wind."))
     reply = site.get(job.id, headers={"Accept-Language": language})
     board = reply.json()
     assert board == site.get(job.id, params={"lang": language}, headers={"Accept-Language": "fr"}).json()
@@ -159,20 +159,17 @@ def test_jobs_are_listed_for_those_who_know_them(site: httpx.Client, make: Maker
     assert many["ids"] == []
 
 
-def test_hostile_names_and_captions_are_text_everywhere(
-    site: httpx.Client, make: Maker, backend: ScriptedBackend
-) -> None:
-    backend.enqueue(TextDelta(HOSTILE))
-    backend.enqueue(OutOfMemory(phrase("ui.file_gone", name=HOSTILE), detail=HOSTILE))
+def test_hostile_names_and_captions_are_text_everywhere(site: httpx.Client, make: Maker, backend: Named) -> None:
+    problem = OutOfMemory(phrase("ui.file_gone", name=HOSTILE), detail=HOSTILE)
+    backend.says(f"{HOSTILE}.wav", TextDelta(HOSTILE))
+    backend.says(f"{HOSTILE}2.wav", problem)
     job = make(f"{HOSTILE}.wav", f"{HOSTILE}2.wav")
     ended(job).skipped = (HOSTILE,)
-    job.work.problem = OutOfMemory(phrase("ui.file_gone", name=HOSTILE), detail=HOSTILE)
+    job.work.problem = problem
     job.store.edit(1, 0, f"</textarea>{HOSTILE}")
     shown = [site.get(job.id, params={"item": item}).json() for item in (1, 2)]
     shown.append(site.get("", params={"ids": job.id}).json())
-    backend.enqueue(TextDelta(HOSTILE))
-    backend.enqueue(TextDelta(HOSTILE))
-    shown.append(site.get(ended(make(f"{HOSTILE}.wav", samples=2)).id).json())
+    shown.append(site.get(make(f"{HOSTILE}.wav", said=(HOSTILE, HOSTILE), samples=2).id).json())
     pieces = [piece for board in shown for piece in strings(board) if "onerror" in piece]
     assert len(pieces) > 10
     for piece in pieces:
@@ -244,7 +241,7 @@ def test_the_page_itself_is_let_in(site: httpx.Client, app: CaptionApp, make: Ma
         )
 
 
-def test_a_server_that_ends_makes_no_page_forget_its_job(backend: ScriptedBackend, tmp_path: Path) -> None:
+def test_a_server_that_ends_makes_no_page_forget_its_job(backend: Named, tmp_path: Path) -> None:
     with captioning(backend, tmp_path) as app:
         job = ended(
             app.desk.create([("1.wav", conversations.upload(app.desk.uploads, "1.wav", SOUND))], CaptionSettings())
@@ -275,7 +272,7 @@ def test_a_job_that_is_deleted_while_it_is_read_is_gone(
 # What a person does
 
 
-def test_stop_resume_and_delete(site: httpx.Client, app: CaptionApp, stuck: DeskJob, backend: ScriptedBackend) -> None:
+def test_stop_resume_and_delete(site: httpx.Client, app: CaptionApp, stuck: DeskJob, backend: Named) -> None:
     assert act(site, stuck, "stop").json() == {}
     assert (backend.active_requests, stuck.running) == (0, False)
     assert not site.get(stuck.id).json()["active"]
@@ -286,9 +283,9 @@ def test_stop_resume_and_delete(site: httpx.Client, app: CaptionApp, stuck: Desk
     assert not stuck.store.folder.exists()
 
 
-def test_what_failed_is_tried_again(site: httpx.Client, make: Maker, backend: ScriptedBackend) -> None:
-    for _ in range(3):
-        backend.enqueue(OutOfMemory(phrase("backend.failed")))
+def test_what_failed_is_tried_again(site: httpx.Client, make: Maker, backend: Named) -> None:
+    for name in ("1.wav", "2.wav", "3.wav"):
+        backend.says(name, OutOfMemory(phrase("backend.failed")))
     job = ended(make("1.wav", "2.wav", "3.wav"))
     act(site, job, "retry", item=2)
     assert states(ended(job)) == {"1.wav": "failed", "2.wav": "done", "3.wav": "failed"}
@@ -297,7 +294,7 @@ def test_what_failed_is_tried_again(site: httpx.Client, make: Maker, backend: Sc
 
 
 def test_captions_are_edited_chosen_and_restored(site: httpx.Client, make: Maker) -> None:
-    job = ended(make("1.wav", said=("Rain.", "Snow."), samples=2))
+    job = make("1.wav", said=("Rain.", "Snow."), samples=2)
     assert act(site, job, "edit", item=1, number=0, text="Hail.\n<b>").status_code == 200
     assert captions(job) == {"1.wav": ["Hail.\n<b>"]}
     assert act(site, job, "choose", item=1, number=0, sample=1).status_code == 200
