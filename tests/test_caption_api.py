@@ -14,7 +14,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from omni_backend import OutOfMemory, ScriptedBackend, TextDelta, phrase
+from omni_backend import BackendError, BackendUnavailable, OutOfMemory, ScriptedBackend, TextDelta, phrase
 from omni_backend.caption.collect import Collected, collect
 from omni_ui.captioner.server import CaptionApp
 from tests.caption_client import batch, caption, client_of, nothing_left, written
@@ -148,8 +148,12 @@ def test_wrong_files_are_one_sentence(
     assert len(scripted.requests) == asked
 
 
-def test_an_engine_that_fails_is_one_sentence(client: Client, scripted: ScriptedBackend, tmp_path: Path) -> None:
-    problem = OutOfMemory(phrase("backend.failed"))
+@pytest.mark.parametrize(
+    "problem", [OutOfMemory(phrase("backend.failed")), BackendUnavailable(phrase("backend.load_failed"))]
+)
+def test_an_engine_that_fails_is_one_sentence(
+    client: Client, scripted: ScriptedBackend, tmp_path: Path, problem: BackendError
+) -> None:
     scripted.enqueue(problem)
     with pytest.raises(AppError) as refused:
         caption(client, written(tmp_path, "rain.wav"))
