@@ -105,6 +105,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"samples": 0}, phrase("captioner.samples").text()),
     ({"samples": 99}, phrase("captioner.samples").text()),
     ({"samples": "many"}, phrase("captioner.samples").text()),
+    ({"samples": True}, phrase("captioner.samples").text()),
     ({"sampling": {"warmth": 1}}, "warmth"),
     ({"sampling": {"temperature": 9}}, phrase("panel.temperature").text()),
     ({"sampling": ["temperature"]}, "temperature"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,16 @@ def test_a_damaged_job_stops_neither_the_server_nor_the_others(place: Place, bac
         assert place.kept() == set()
 
 
+def test_a_job_that_cannot_go_on_keeps_no_other_from_it(place: Place, backend: Named) -> None:
+    good, bad = place.leave("good.wav"), place.leave("bad.wav")
+    with closing(sqlite3.connect(place.jobs / bad / DATABASE)) as database:
+        database.execute("ALTER TABLE settings DROP COLUMN wanted")
+    with place.desk(backend) as desk:
+        again = desk.get(good)
+        assert again is not None
+        assert states(ended(again)) == {"good.wav": "done"}
+
+
 # Stop, retry, delete
 
 
@@ -311,10 +323,7 @@ class Counting(ScriptedBackend):
 
 def test_jobs_share_the_engine_and_each_gets_its_turn(place: Place) -> None:
     can = Capabilities("scripted", "a script", max_concurrency=2)
-    never = ScriptedBackend(load=[FOREVER])
-    with place.desk(never) as desk:
-        ids = [made(desk, place, *(f"{name}{number}.wav" for number in range(8))).id for name in "abc"]
-    never.close()
+    ids = [place.leave(*(f"{name}{number}.wav" for number in range(8))) for name in "abc"]
     backend = Counting(capabilities=can, fallback=[0.01, TextDelta("ok")])
     with place.desk(backend) as desk:
         for id in ids:
@@ -360,6 +369,18 @@ def test_an_engine_that_does_not_load_stops_the_job_and_says_why(place: Place) -
     again.close()
 
 
+def test_what_stopped_a_job_is_forgotten_while_it_waits_for_its_turn(place: Place, backend: Named) -> None:
+    backend.says("bad.wav", BackendUnavailable(phrase("backend.load_failed")))
+    backend.says("rain.wav", TextDelta("half"), FOREVER)
+    with place.desk(backend, DeskLimits(running=1)) as desk:
+        job = ended(made(desk, place, "bad.wav"))
+        assert job.work.problem is not None
+        writing(made(desk, place, "rain.wav"))
+        desk.resume(job)
+        assert job.running
+        assert job.work.problem is None
+
+
 # Where nothing can be written
 
 
@@ -395,6 +416,20 @@ def test_a_full_disk_is_one_sentence_and_jobs_can_still_be_ended(desk: JobDesk, 
         assert (backend.active_requests, job.running) == (0, False)
         assert place.kept() == {job.id}
         desk.delete(job)
+    assert place.kept() == set()
+
+
+def test_a_disk_that_fills_up_while_files_are_copied_leaves_no_job(
+    desk: JobDesk, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> bool:
+        target.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("omni_ui.captioner.desk.link_or_copy", full)
+    with pytest.raises(BackendUnavailable) as refused:
+        made(desk, place, "rain.wav")
+    assert refused.value.phrase == phrase("captioner.not_kept")
     assert place.kept() == set()
 
 

@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from omni_backend import ScriptedBackend, TextDelta, phrase
-from omni_backend.caption import CaptionSettings
 from omni_backend.caption.store import JobStore
 from tests.caption_desks import SOUND, Place
 from tests.conversations import FOREVER
@@ -91,15 +90,6 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
     assert output.endswith(f"{phrase('cli.closing').text()}\n")
 
 
-def new_job(place: Place) -> str:
-    """A job of three files that waits on disk."""
-    never = ScriptedBackend(load=[FOREVER])
-    with place.desk(never) as desk:
-        job = desk.create([place.upload(f"{number}.wav") for number in (1, 2, 3)], CaptionSettings())
-    never.close()
-    return job.id
-
-
 def call(url: str) -> None:
     """Calls the endpoint for programs and does not wait for the answer."""
     [path] = httpx.post(f"{url}gradio_api/upload", files={"files": ("rain.wav", SOUND)}).json()
@@ -115,7 +105,7 @@ def texts(folder: Path) -> list[str]:
 
 def test_it_ends_when_told_and_goes_on_by_itself(server: CaptionServer, tmp_path: Path) -> None:
     place = Place(tmp_path)
-    id = new_job(place)
+    id = place.leave("1.wav", "2.wav", "3.wav")
     with running(server, place.jobs) as (url, process):
         wait_until(lambda: server.asked == 3 and server.active == 2, "the job", seconds=60)
         call(url)

@@ -134,6 +134,8 @@ def test_a_job_that_is_being_made_is_not_deleted(
     with place.desk(backend, DeskLimits(idle_seconds=-1)) as desk:
 
         def slowly(given: list[tuple[str, Path]], folder: Path) -> Collected:
+            [id] = place.kept()
+            assert desk.get(id) is None
             desk.sweep()
             return collect(given, folder)
 

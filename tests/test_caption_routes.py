@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from omni_backend import LANGUAGES, OutOfMemory, TextDelta, phrase
+from omni_backend import LANGUAGES, BackendUnavailable, Language, OutOfMemory, TextDelta, phrase
 from omni_backend.caption import CaptionSettings
 from omni_ui.captioner import views
 from omni_ui.captioner.desk import DeskJob
@@ -89,7 +90,7 @@ def act(site: httpx.Client, job: DeskJob, action: str, **about: Any) -> httpx.Re
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_board_speaks_the_readers_language(site: httpx.Client, make: Maker, language: Any) -> None:
+def test_the_board_speaks_the_readers_language(site: httpx.Client, make: Maker, language: Language) -> None:
     job = make("1.wav", "2.wav", said=("Rain.", "Wind."))
     reply = site.get(job.id, headers={"Accept-Language": language})
     board = reply.json()
@@ -124,6 +125,27 @@ def test_what_is_being_written_is_shown(site: httpx.Client, stuck: DeskJob) -> N
     assert phrase("captioner.stop").text() in board["controls"]
     assert "half" in dict(board["open"]["rows"])[0]
     assert phrase("captioner.files_of", done=1, files=2).text() in board["summary"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_stopped_a_job_is_said(site: httpx.Client, make: Maker, backend: Named, language: Language) -> None:
+    problem = BackendUnavailable(phrase("backend.load_failed"), detail="no such file")
+    backend.says("1.wav", problem)
+    job = ended(make("1.wav"))
+    board = site.get(job.id, params={"lang": language}).json()
+    assert problem.text(language) in board["summary"]
+    assert "no such file" in board["summary"]
+    assert phrase("captioner.stopped").text(language) in board["summary"]
+    assert phrase("captioner.resume").text(language) in board["controls"]
+
+
+def test_who_looks_at_a_job_keeps_it(site: httpx.Client, app: CaptionApp, make: Maker) -> None:
+    job = ended(make("1.wav"))
+    for method, path in (("GET", job.id), ("POST", f"{job.id}/resume")):
+        for file in (job.store.folder, *job.store.folder.iterdir()):
+            os.utime(file, (0, 0))
+        assert site.request(method, path).status_code == 200
+        assert app.desk.used_at(job) > 0
 
 
 @pytest.mark.parametrize(
@@ -168,8 +190,8 @@ def test_hostile_names_and_captions_are_text_everywhere(site: httpx.Client, make
     job.work.problem = problem
     job.store.edit(1, 0, f"</textarea>{HOSTILE}")
     shown = [site.get(job.id, params={"item": item}).json() for item in (1, 2)]
-    shown.append(site.get("", params={"ids": job.id}).json())
-    shown.append(site.get(make(f"{HOSTILE}.wav", said=(HOSTILE, HOSTILE), samples=2).id).json())
+    alone = make(f"{HOSTILE}.wav", said=(HOSTILE, HOSTILE), samples=2)
+    shown += [site.get(alone.id).json(), *(site.get("", params={"ids": one.id}).json() for one in (job, alone))]
     pieces = [piece for board in shown for piece in strings(board) if "onerror" in piece]
     assert len(pieces) > 10
     for piece in pieces:
@@ -193,7 +215,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_who_knows_no_job_gets_a_sentence(site: httpx.Client, language: Any) -> None:
+def test_who_knows_no_job_gets_a_sentence(site: httpx.Client, language: Language) -> None:
     for id in (NOBODY, "x", "y" * 5000, "é" * 32, "%00", "%2e%2e"):
         for path in ("", "/export?formats=srt", "/sound/1"):
             reply = site.get(id + path, headers={"Accept-Language": language})
@@ -307,7 +329,7 @@ def test_captions_are_edited_chosen_and_restored(site: httpx.Client, make: Maker
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_caption_that_is_too_long_is_refused(site: httpx.Client, make: Maker, language: Any) -> None:
+def test_a_caption_that_is_too_long_is_refused(site: httpx.Client, make: Maker, language: Language) -> None:
     job = ended(make("1.wav"))
     about = {"item": 1, "number": 0, "text": "长" * (EDIT_CHARS + 1)}
     reply = site.post(f"{job.id}/edit", params={"lang": language}, json=about)
