@@ -119,9 +119,10 @@ class CaptionJob:
 
     def remaining(self, counts: Counts) -> float | None:
         """Seconds until the end, by how fast this run has been; None while that cannot be told. `counts`: of now."""
-        if self._began is None:
+        began = self._began  # read once: the run may end at this moment
+        if began is None:
             return None
-        at, captioned = self._began
+        at, captioned = began
         made = counts.captioned - captioned
         if made <= 0:
             return None
