@@ -119,7 +119,7 @@ async def test_many_clips_are_in_flight_on_a_captioner(vllm_captioner: Backend, 
                 most = max(most, sum(bool(other.events) and not other.task.done() for other in clips))
                 await asyncio.sleep(0)
         captions = {text_of(one.events) for one in clips}
-    assert most == SEQUENCES
+    assert most >= SEQUENCES  # the end of one may be read after the beginning of the next
     assert len(captions) == 1
     with pytest.raises(UnsupportedRequest):
         await refusal(vllm_captioner, request(MediaPart("audio", str(EXAMPLES / "word.wav")), "What is this?"))
