@@ -234,7 +234,9 @@ def ways_of(engine: str, case: Case, work: Path) -> Iterator[tuple[dict[str, Way
     """Both ways over one loaded model, and the clock of the model's CPU in this process."""
     vllm = engine == "vllm"
     clips, tokens = case.clips, case.tokens
-    options = BackendOptions(str(case.checkpoint), single_turn=True, max_num_seqs=IN_FLIGHT if vllm else None)
+    options = BackendOptions(str(case.checkpoint), single_turn=True)
+    if vllm:  # every clip is heard again in every round, and must be read again
+        options = replace(options, max_num_seqs=IN_FLIGHT, engine_args=(("enable_prefix_caching", "false"),))
     with running(engine, options) as backend:
         loaded = cast(Any, backend).loaded
         runs = itertools.count()

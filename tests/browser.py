@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Frame, Locator, Page, Route, sync_playwright
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
+HOST = "https://host.example/"
+LOCAL = "local-network-access"  # what a browser asks for here only: the host is no machine of this network
+ALLOW = f"microphone; camera; autoplay; clipboard-write; {LOCAL}"
+FRAME = '<!doctype html><iframe src="{url}" allow="{allow}" style="width: 1000px; height: 700px"></iframe>'
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -111,15 +115,45 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     assert [problem for visit in visits for problem in visit.problems] == []
 
 
+@pytest.fixture
+def framed(browser: Browser) -> Iterator[Callable[[str], Frame]]:
+    """Opens an address in a frame of another site; at the end nothing may have gone wrong there."""
+    context = browser.new_context(
+        locale="en-GB", viewport={"width": 1100, "height": 800}, permissions=[LOCAL, "microphone", "camera"]
+    )
+    page = context.new_page()
+    problems: list[str] = []
+    _note_problems(page, problems)
+
+    def open_frame(url: str) -> Frame:
+        def answer(route: Route) -> None:
+            route.fulfill(body=FRAME.format(url=url, allow=ALLOW), content_type="text/html")
+
+        page.route(HOST, answer)
+        page.goto(HOST)
+        frame = page.locator("iframe").element_handle().content_frame()
+        assert frame is not None
+        frame.locator(".omni-ready").wait_for()
+        return frame
+
+    yield open_frame
+    context.close()
+    assert problems == []
+
+
 def _watch(visit: Visit) -> None:
     """Notes errors on the console, failed answers and requests to other machines."""
     page, problems = visit.page, visit.problems
-    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("console", lambda line: problems.append(f"console: {line.text}") if line.type == "error" else None)
-    page.on("response", lambda reply: problems.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None)
+    _note_problems(page, problems)
 
     def look(url: str) -> None:
         if not url.startswith((visit.url, "blob:", "data:")):
             problems.append(f"outside: {url}")
 
     page.on("request", lambda request: look(request.url))
+
+
+def _note_problems(page: Page, problems: list[str]) -> None:
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("console", lambda line: problems.append(f"console: {line.text}") if line.type == "error" else None)
+    page.on("response", lambda reply: problems.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None)

@@ -11,7 +11,6 @@ from omni_backend import MediaPart, ScriptedBackend, TextPart
 from tests.browser import Visit
 from tests.waiting import wait_until
 
-
 UPLOAD: Final = re.compile(r"/upload(\?|$)")
 """The address of an upload."""
 

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import LANGUAGES, BadMedia, Capabilities, Language, ScriptedBackend, TextDelta, phrase, sentences
-from omni_ui.examples import load_examples
+from omni_backend import LANGUAGES, BadMedia, Capabilities, Language, ScriptedBackend, TextDelta, phrase
 from omni_ui.layout import TITLE
 from omni_ui.server import App
 from tests import states
 from tests.browser import Visit
 from tests.states import STATES, failing, loading, noted, say, scripted
+from tests.words import BROWSERS, strange, words
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Visit]
-BROWSERS: dict[Language, str] = {"en": "en-GB", "zh": "zh-CN"}
-
-# What is read or heard, but for what people, the model and the file system have called: each text of an element and
-# each attribute that gives a name.
-WORDS = """() => {
-  const foreign = ".omni-said, .message-content, .omni-thoughts, figure, code, .omni-ready, .omni-name, option, " +
-    "#omni-languages, #omni-composer .thumbnail-wrapper, [role=option], [role=timer]";
-  const names = ["aria-label", "aria-description", "aria-valuetext", "title", "placeholder", "alt"];
-  const words = [document.title];
-  for (const one of document.body.querySelectorAll("*")) {
-    if (one.closest(foreign) || one.matches("script, style, noscript")) continue;
-    const seen = one.checkVisibility({ visibilityProperty: true }) && !one.closest("[aria-hidden=true]");
-    if (!seen) continue;
-    for (const part of one.childNodes) if (part.nodeType === Node.TEXT_NODE) words.push(part.data);
-    for (const name of names) words.push(one.getAttribute(name) ?? "");
-  }
-  return words;
-}"""
 
 
 @pytest.fixture(scope="module")
 def abilities() -> Capabilities:
     return states.abilities()
-
-
-def known(language: Language) -> re.Pattern[str]:
-    """What the page may say in `language`."""
-    said = [TITLE]
-    for example in load_examples():
-        said += [example.text[language], *(file.name for file in example.files)]
-    patterns = [re.escape(text) for text in said]
-    for text in sentences(language).values():
-        if re.search(r"[^\W\d_]", re.sub(r"\{\w+\}", "", text)):  # else it fits everything
-            patterns.append(".+?".join(re.escape(words) for words in re.split(r"\{\w+\}", text)))
-    return re.compile("|".join(patterns), re.DOTALL)
-
-
-def strange(page: Visit, language: Language) -> list[str]:
-    """What stands on the page and not in the catalogue."""
-    lines = {line.strip() for words in page.page.evaluate(WORDS) for line in words.split(" · ")}
-    fits = known(language)
-    return sorted(line for line in lines if re.search(r"[^\W\d_]", line) and not fits.fullmatch(line))
-
-
-def words(page: Visit) -> str:
-    """All that is on the page, as one text."""
-    return "\n".join(page.page.evaluate(WORDS))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -75,8 +32,8 @@ def test_every_word_is_in_the_catalogue(
 ) -> None:
     page = visit(app.url, locale=BROWSERS[language])
     STATES[state](page, backend)
-    assert phrase("ui.restart").text(language) in words(page)
-    assert strange(page, language) == []
+    assert phrase("ui.restart").text(language) in words(page.page)
+    assert strange(page.page, language) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -85,11 +42,11 @@ def test_every_word_beside_the_conversation(
 ) -> None:
     page = visit(app.url, locale=BROWSERS[language])
     noted(app, page, backend)
-    assert strange(page, language) == []
+    assert strange(page.page, language) == []
     with scripted(embedded=True) as (_, other):
         page = visit(other.url, locale=BROWSERS[language])
-        assert phrase("ui.embedded").text(language) in words(page)
-        assert strange(page, language) == []
+        assert phrase("ui.embedded").text(language) in words(page.page)
+        assert strange(page.page, language) == []
         page.page.close()
 
 
@@ -98,14 +55,14 @@ def test_every_word_before_and_without_the_engine(visit: Open, language: Languag
     with loading() as app:
         page = visit(app.url, wait=False, locale=BROWSERS[language])
         page.page.get_by_role("progressbar").wait_for()
-        assert phrase("load.waiting").text(language) in words(page)
-        assert strange(page, language) == []
+        assert phrase("load.waiting").text(language) in words(page.page)
+        assert strange(page.page, language) == []
         page.page.close()
     with failing() as app:
         page = visit(app.url, wait=False, locale=BROWSERS[language])
         page.page.locator("#omni-status summary").click()
-        assert phrase("backend.load_failed").text(language) in words(page)
-        assert strange(page, language) == []
+        assert phrase("backend.load_failed").text(language) in words(page.page)
+        assert strange(page.page, language) == []
         page.page.close()
 
 
@@ -113,8 +70,8 @@ def test_a_strange_word_is_found(app: App, visit: Open) -> None:
     page = visit(app.url)
     for change in ("append('Built with Gradio')", "setAttribute('aria-label', 'Clear')"):
         page.page.evaluate(f"document.querySelector('#omni-title').{change}")
-    assert strange(page, "en") == ["Built with Gradio", "Clear"]
-    assert len(strange(page, "zh")) > 5
+    assert strange(page.page, "en") == ["Built with Gradio", "Clear"]
+    assert len(strange(page.page, "zh")) > 5
 
 
 def test_the_language_is_switched_and_the_conversation_stays(app: App, visit: Open, backend: ScriptedBackend) -> None:
@@ -132,16 +89,16 @@ def test_the_language_is_switched_and_the_conversation_stays(app: App, visit: Op
     expect(page.page.locator("#omni-composer textarea")).to_have_value("half a thought")
     expect(page.page).to_have_title(TITLE)
     expect(page.page.locator(".omni-metrics")).to_contain_text("首字")
-    assert strange(page, "zh") == []
+    assert strange(page.page, "zh") == []
     backend.enqueue(BadMedia(phrase("request.empty"), detail="a cause"))
     say(page, "还有呢？")
     expect(page.alert).to_contain_text(phrase("request.empty").text("zh"))
-    assert strange(page, "zh") == []
+    assert strange(page.page, "zh") == []
     expect(link).to_have_text("English")
     link.click()
     expect(page.page.locator("html")).to_have_attribute("lang", "en")
     expect(page.history).to_contain_text("An answer.")
-    assert strange(page, "en") == []
+    assert strange(page.page, "en") == []
 
 
 def test_the_choice_is_remembered_and_the_way_back_leads_away(app: App, visit: Open) -> None:
@@ -171,4 +128,4 @@ def test_languages_that_the_catalogue_has_under_another_name_or_not_at_all(
 ) -> None:
     page = visit(app.url, locale=browser_language)
     STATES["settings"](page, backend)
-    assert strange(page, language) == []
+    assert strange(page.page, language) == []

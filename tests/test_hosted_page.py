@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Frame, Route, expect
+from playwright.sync_api import Frame, expect
 
 from omni_backend import AudioDelta, Capabilities, ScriptedBackend, TextDelta
 from omni_ui.server import App
@@ -17,11 +17,7 @@ from tests.proxy import proxied
 from tests.serving import serving
 from tests.waiting import wait_until
 
-HOST = "https://host.example/"
 PREFIX = "/some/path"
-LOCAL = "local-network-access"  # what a browser asks for here only: the host is no machine of this network
-ALLOW = f"microphone; camera; autoplay; clipboard-write; {LOCAL}"
-FRAME = '<!doctype html><iframe src="{url}" allow="{allow}" style="width: 1000px; height: 700px"></iframe>'
 PIECES = 12
 SOUND = (0.3 * np.sin(2 * np.pi * 440 * np.arange(6000) / 24_000)).astype(np.float32)
 
@@ -58,34 +54,6 @@ def prefixed(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("GRADIO_ROOT_PATH", PREFIX)
     with serving(backend) as app, proxied(app.url.removesuffix("/").removesuffix(PREFIX), PREFIX) as url:
         yield url
-
-
-@pytest.fixture
-def framed(browser: Browser) -> Iterator[Callable[[str], Frame]]:
-    """Opens an address in a frame of another site; at the end nothing may have gone wrong there."""
-    context = browser.new_context(
-        locale="en-GB", viewport={"width": 1100, "height": 800}, permissions=[LOCAL, "microphone", "camera"]
-    )
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("console", lambda line: problems.append(f"console: {line.text}") if line.type == "error" else None)
-    page.on("response", lambda reply: problems.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None)
-
-    def open_frame(url: str) -> Frame:
-        def answer(route: Route) -> None:
-            route.fulfill(body=FRAME.format(url=url, allow=ALLOW), content_type="text/html")
-
-        page.route(HOST, answer)
-        page.goto(HOST)
-        frame = page.locator("iframe").element_handle().content_frame()
-        assert frame is not None
-        frame.locator(".omni-ready").wait_for()
-        return frame
-
-    yield open_frame
-    context.close()
-    assert problems == []
 
 
 @pytest.mark.browser

@@ -176,12 +176,13 @@ def _lay_out(*, embedded: bool, examples: tuple[Example, ...]) -> tuple[Parts, g
                 file_count="multiple", label=label("captioner.files"), show_label=False, elem_id="omni-files"
             )
             with gr.Row(elem_id="omni-go"):
+                gr.Button(label("jobs.more"), elem_id="omni-more")  # what it does is in captions.js
                 folder = gr.UploadButton(
                     label("captioner.folder"),  # type: ignore[arg-type] # looked up in the browser all the same
                     file_count="directory",
                     elem_id="omni-folder",
                 )
-                gr.Button(label("composer.record"), elem_id="omni-record")  # what it does is in recorder.js
+                gr.Button(label("composer.record"), elem_id="omni-record")  # in recorder.js
                 language = build_language()
                 start = gr.Button(label("captioner.start"), variant="primary", elem_id="omni-start")
             error = gr.HTML(elem_id="omni-error", elem_classes="omni-line")

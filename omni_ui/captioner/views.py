@@ -288,11 +288,11 @@ def job_links(jobs: Sequence[tuple[DeskJob, float]], language: Language) -> str:
 
 
 def _title(job: DeskJob, language: Language) -> str:
-    names = [item.name for item in job.store.items(limit=2)]
+    name = "".join(f"<bdi>{escape(item.name)}</bdi>" for item in job.store.items(limit=1)) or "—"
     counts = job.store.counts
     if counts.files <= 1:
-        return escape(names[0] if names else "—")
-    return f"{escape(names[0])} {_say(phrase('captioner.and_more', count=counts.files - 1), language)}"
+        return name
+    return f"{name} {_say(phrase('captioner.and_more', count=counts.files - 1), language)}"
 
 
 def skipped(names: Sequence[str]) -> Phrase:

@@ -246,6 +246,7 @@
 
   // What is given: Gradio takes buttons away with what they did
 
+  const more = () => document.querySelector("#omni-more");
   const given = (part) => [...document.querySelectorAll(`#omni-files ${part}`)];
   function removed(event) {
     const button = event.target.closest?.("#omni-files .label-clear-button, #omni-files .icon-button:last-child");
@@ -253,12 +254,13 @@
     const place = given(".label-clear-button").indexOf(button);
     requestAnimationFrame(() => {
       const rest = given(".label-clear-button");
-      const next = rest[Math.min(Math.max(place, 0), rest.length - 1)] ?? given(".upload-container")[0];
-      if (!button.isConnected) next.focus();
+      const next = [rest[Math.min(Math.max(place, 0), rest.length - 1)], more(), ...given(".upload-container")];
+      if (!button.isConnected) next.find((one) => one?.checkVisibility()).focus();
     });
   }
   addEventListener("click", removed, true);
   addEventListener("keydown", removed, true);
+  addEventListener("click", (event) => more()?.contains(event.target) && omni.choose());
   addEventListener("change", (event) => {
     if (given("input").includes(event.target)) document.querySelector("#omni-start").focus({ preventScroll: true });
   });
@@ -284,7 +286,7 @@
     },
     seek: ({ start }) => playFrom(Number(start)),
     delete: async () => {
-      if (!confirm(omni.say("jobs.confirm_delete")) || !(await act("delete"))) return;
+      if (!(await agreed(omni.say("jobs.confirm_delete"), omni.say("jobs.delete"))) || !(await act("delete"))) return;
       close();
       document.querySelector("#omni-start").focus();
     },
@@ -293,6 +295,24 @@
     resume: () => go("resume"),
     restore: ({ number }) => go("edit", { item: shownItem(), number: Number(number), text: null }),
   };
+
+  // Browsers answer "no" by themselves to `confirm` of pages inside other sites.
+  function agreed(question, yes) {
+    const dialog = document.createElement("dialog");
+    dialog.id = "omni-ask";
+    dialog.setAttribute("aria-label", question);
+    dialog.innerHTML = `<form method="dialog"><p>${question}</p><div>
+      <button class="omni-press">${omni.say("composer.cancel")}</button>
+      <button class="omni-press omni-chief" value="yes">${yes}</button></div></form>`;
+    document.querySelector("#omni-page").append(dialog);
+    dialog.showModal();
+    return new Promise((resolve) =>
+      dialog.addEventListener("close", () => {
+        dialog.remove();
+        resolve(dialog.returnValue === "yes");
+      }),
+    );
+  }
 
   const shownItem = () => Number(find(".omni-open").dataset.item);
 

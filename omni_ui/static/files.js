@@ -154,7 +154,7 @@
     button.textContent = omni.say("composer.again");
     button.addEventListener("click", () => {
       omni.tell("");
-      place().querySelector(".omni-attach-button, .upload-container").focus();
+      place().querySelector(".omni-attach-button, #omni-folder").focus();
       attach(files);
     });
     document.querySelector("#omni-refused").append(" ", button);

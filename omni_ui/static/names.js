@@ -18,14 +18,11 @@
     [".label-wrap", { "aria-expanded": (fold) => String(fold.classList.contains("open")) }],
     ["#omni-panel-title p", { role: ["heading"], "aria-level": ["2"] }],
     ["#omni-panel .toggle-button", { "aria-label": "page.close_settings", title: "page.close_settings" }],
-    ["#omni-sampling input, #omni-panel .gradio-slider input", { "aria-label": title }],
+    ["#omni-panel input[type=range]", { "aria-label": title }],
+    ["#omni-panel input[type=number]", { "aria-label": title }],
     ["#omni-files .upload-container:has(.wrap)", { "aria-label": [null] }], // its words are its name
     ["#omni-files .upload-container .wrap", { text: "jobs.drop" }],
     ["#omni-files .or", { text: "jobs.choose" }],
-    // Gradio has put a button into a button.
-    ["#omni-files .icon-button:first-child", { role: ["group"], tabindex: ["-1"], "aria-haspopup": [null] }],
-    ["#omni-files .icon-button:first-child", { "aria-label": [null], title: [null] }],
-    ["#omni-files .icon-button .upload-container", { "aria-label": "jobs.more", title: "jobs.more" }],
     ["#omni-files .icon-button:last-child", { "aria-label": "jobs.clear", title: "jobs.clear" }],
     ["#omni-files .label-clear-button", { "aria-label": (cross) => omni.say("composer.remove", { name: row(cross) }) }],
     ["#omni-files .download-link", { href: [null], text: (size) => size.textContent.replace(/\s*⇣/, "") }],

@@ -11,9 +11,15 @@
 
   function changed() {
     tell();
-    // The panel slides in: what is not yet there cannot take the focus.
-    if (isOpen()) setTimeout(() => toggle().focus({ preventScroll: true }), 50);
+    if (isOpen()) enter();
     else opener().focus({ preventScroll: true });
+  }
+
+  // The panel slides in: what is not yet there cannot take the focus.
+  function enter() {
+    if (!isOpen()) return;
+    toggle().focus({ preventScroll: true });
+    if (document.activeElement !== toggle()) requestAnimationFrame(enter);
   }
 
   omni.once(() => {

@@ -1,0 +1,88 @@
+"""The caption page for everybody: axe-core, fingers, narrow windows and every word, in every state of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from omni_backend import Capabilities, GenerationFailed, Language, ScriptedBackend, phrase
+from tests.access import LOOKS, check
+from tests.browser import Visit
+from tests.caption_page import CaptionPage, OpenCaptions, Scribe
+from tests.caption_states import CAPTION_STATES
+from tests.serving import captioning
+from tests.states import Stuck
+from tests.words import BROWSERS, strange, words
+
+pytestmark = pytest.mark.browser
+
+LANGUAGE: dict[str, Language] = {"wide": "zh", "phone": "en"}
+"""The longer words where there is less room."""
+
+
+@pytest.fixture(scope="module")
+def abilities() -> Capabilities:
+    return Capabilities(
+        "scripted",
+        "a script",
+        audio_window_seconds=5,
+        missing_sampling={"seed": phrase("request.one_recording")},
+        notices=(phrase("load.waiting"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def embedded() -> bool:
+    return True
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("state", CAPTION_STATES)
+def test_every_state_is_for_everybody(open_captions: OpenCaptions, scribe: Scribe, state: str, look: str) -> None:
+    language = LANGUAGE[look]
+    page = open_captions(reduced_motion="reduce", locale=BROWSERS[language], **LOOKS[look])
+    CAPTION_STATES[state](page, scribe)
+    assert phrase("captioner.start").text(language) in words(page.page)
+    assert strange(page.page, language) == []
+    check(page.page)
+    forgive(page, state)
+
+
+def forgive(page: CaptionPage, state: str) -> None:
+    """What the browser itself writes about an answer that the test has forged cannot be kept from its console."""
+    if state == "written":
+        page.visit.problems[:] = [line for line in page.visit.problems if "500" not in line]
+
+
+@pytest.mark.parametrize("browser_language", ["de-DE", "zh-HK"])
+def test_gradio_speaks_the_language_of_the_page(
+    open_captions: OpenCaptions, scribe: Scribe, browser_language: str
+) -> None:
+    page = open_captions(locale=browser_language)
+    CAPTION_STATES["given"](page, scribe)
+    assert strange(page.page, "zh" if browser_language.startswith("zh") else "en") == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_before_and_without_the_engine(visit: Callable[..., Visit], tmp_path: Path, look: str) -> None:
+    stuck = Stuck()
+    stuck.loaded = threading.Event()
+    with captioning(stuck, tmp_path / "stuck") as app:
+        page = visit(app.url, wait=False, **LOOKS[look])
+        page.page.get_by_role("progressbar").wait_for()
+        check(page.page)
+        assert strange(page.page, "en") == []
+        page.page.close()
+    stuck.loaded.set()
+    stuck.close()
+    broken = ScriptedBackend(load=[GenerationFailed(phrase("backend.load_failed"), detail="no such file: a/b")])
+    with captioning(broken, tmp_path / "broken") as app:
+        page = visit(app.url, wait=False, locale="zh-CN", **LOOKS[look])
+        page.page.locator("#omni-status summary").click()
+        check(page.page)
+        assert strange(page.page, "zh") == []
+        page.page.close()
+    broken.close()
