@@ -32,7 +32,7 @@ SCRIPTS: Final = (
     *("files.js", "uploads.js", "recorder.js", "captions.js"),
 )
 """In the order in which they run, in one scope."""
-STYLES: Final = ("style.css", "turns.css", "panel.css", "captions.css")
+STYLES: Final = ("style.css", "turns.css", "panel.css", "give.css", "captions.css")
 UPLOAD_SECONDS: Final = 3600
 """How long an upload is kept that no job took."""
 
