@@ -220,6 +220,15 @@ def test_chosen_formats_outlive_news(captions: CaptionPage, scribe: Scribe, tmp_
     expect(captions.button("Download")).to_be_hidden()
 
 
+def test_the_only_file_is_tried_again(captions: CaptionPage, scribe: Scribe) -> None:
+    scribe.write("1-0", GenerationFailed(phrase("backend.failed")))
+    captions.caption(EXAMPLES / "tone.wav")
+    expect(captions.far).to_have_text(phrase("captioner.one_failed").text())
+    captions.button("Try again").click()
+    captions.reads("ok")
+    expect(captions.far).to_have_text(phrase("captioner.one_done").text())
+
+
 def test_what_failed_is_tried_again(captions: CaptionPage, scribe: Scribe, tmp_path: Path) -> None:
     for window in ("1-0", "2-0"):
         scribe.write(window, GenerationFailed(phrase("backend.failed")))

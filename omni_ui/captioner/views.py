@@ -93,8 +93,8 @@ def controls(job: DeskJob, counts: Counts, language: Language) -> str:
         buttons.append(_press("stop", "captioner.stop", language))
     elif counts.open:
         buttons.append(_press("resume", "captioner.resume", language))
-    if counts.failed and counts.files > 1:
-        buttons.append(_press("retry", "captioner.retry_all", language))
+    if counts.failed:
+        buttons.append(_press("retry", "captioner.retry_all" if counts.files > 1 else "captioner.retry", language))
     if counts.done or counts.captioned:
         buttons.append(_exports(language))
     buttons.append(_press("delete", "captioner.delete", language))
