@@ -249,7 +249,7 @@ def test_an_answer_that_breaks_off_is_kept_and_marked(page: Visit, backend: Scri
 
 
 def test_thoughts_are_folded_away(page: Visit, backend: ScriptedBackend) -> None:
-    backend.enqueue(ReasoningDelta("Secretly pondering."), 0.4, TextDelta("Answer."))
+    backend.enqueue(ReasoningDelta("Secretly pondering."), 3.0, TextDelta("Answer."))
     page.say("Think")
     thinking = page.page.get_by_role("button", name="Thinking …")
     expect(thinking).to_have_attribute("aria-expanded", "false")
