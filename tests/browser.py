@@ -16,6 +16,8 @@ HOST = "https://host.example/"
 LOCAL = "local-network-access"  # what a browser asks for here only: the host is no machine of this network
 ALLOW = f"microphone; camera; autoplay; clipboard-write; {LOCAL}"
 FRAME = '<!doctype html><iframe src="{url}" allow="{allow}" style="width: 1000px; height: 700px"></iframe>'
+LEFT = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out.")
+"""What Gradio's script logs as a page is left whose stream is still open: it ends the stream itself."""
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -66,6 +68,12 @@ class Visit:
         """Writes `text` and sends it by a click, which lets the page sound."""
         self.composer.fill(text)
         self.send.click()
+
+    def reload(self) -> None:
+        """Loads the page again; that streams of the page before have ended is no problem."""
+        known = len(self.problems)
+        self.page.reload()
+        self.problems[known:] = [problem for problem in self.problems[known:] if not problem.startswith(LEFT)]
 
     def finished(self, answers: int = 1) -> None:
         """Waits until so many answers are in the history and a new message can be sent."""

@@ -157,7 +157,7 @@ def noted(app: App, page: Visit, backend: ScriptedBackend) -> None:
     say(page, QUESTION)
     page.finished()
     app.sessions.discard(page.page.evaluate("omni.session"))
-    page.page.reload()
+    page.reload()
     page.page.locator("#omni-notes .omni-notice").wait_for()
 
 

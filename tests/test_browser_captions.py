@@ -126,7 +126,7 @@ def test_jobs_before_are_listed_opened_and_deleted(
     expect(captions.far).to_have_count(0)
     expect(captions.earlier).to_have_count(2)
     assert len(jobs_of(captioner, jobs_dir)) == 2
-    captions.page.reload()
+    captions.visit.reload()
     expect(captions.far).to_have_text("2 files captioned")
     expect(captions.earlier).to_have_text([re.compile("^cat.wav")])
 
@@ -136,10 +136,10 @@ def test_a_job_that_is_gone_is_said_and_forgotten(captions: CaptionPage, caption
     captions.reads("ok")
     for job in jobs_of(captioner, jobs_dir):
         captioner.desk.delete(job)
-    captions.page.reload()
+    captions.visit.reload()
     expect(captions.told).to_have_text(phrase("captioner.gone").text())
     expect(captions.far).to_have_count(0)
-    captions.page.reload()
+    captions.visit.reload()
     captions.page.locator(".omni-ready").wait_for()
     expect(captions.told).to_be_hidden()
     captions.visit.problems[:] = [line for line in captions.visit.problems if "404" not in line]

@@ -56,11 +56,11 @@ def test_what_is_written_is_saved_by_itself_and_can_be_taken_back(
     captions.boxes.fill("A <b>large</b> dog.\n\nIt barks.")
     kept.becomes("A <b>large</b> dog.\n\nIt barks.")
     expect(captions.page.locator("#omni-heard")).to_have_text(phrase("jobs.saved").text())
-    captions.page.reload()
+    captions.visit.reload()
     captions.reads("A <b>large</b> dog.\n\nIt barks.")
     expect(captions.page.locator(".omni-open li")).to_contain_text(EDITED)
     captions.boxes.fill("\nHalf")
-    captions.page.reload()  # before it was saved by itself
+    captions.visit.reload()  # before it was saved by itself
     captions.reads("\nHalf")
     captions.button(RESTORE).press("Enter")
     captions.reads("A dog.")

@@ -262,7 +262,7 @@ def test_thoughts_are_folded_away(page: Visit, backend: ScriptedBackend) -> None
     expect(thoughts).to_be_visible()  # they stay unfolded
     page.history.get_by_text("Thoughts").click()
     expect(thoughts).to_be_hidden()
-    page.page.reload()
+    page.reload()
     expect(page.history).to_contain_text("Answer.")
     expect(thoughts).to_be_hidden()
 

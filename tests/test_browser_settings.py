@@ -98,7 +98,7 @@ def test_every_setting_reaches_the_engine(page: Visit, backend: ScriptedBackend)
     close_panel(page)
     ask(page, answers=3)
     assert backend.requests[-1].sampling == OWN
-    page.page.reload()
+    page.reload()
     page.page.locator(".omni-ready").wait_for()
     panel = open_panel(page)
     expect(panel.get_by_role("textbox", name="System prompt")).to_have_value("You are a pirate.")
