@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_RATIO: Final = 200  # of the sides of a picture; MAX_RATIO of qwen-omni-utils
+_LEAST_HEARD: Final = defaults.SAMPLE_RATE_IN // 10  # samples; sound encoders fail at less than some 20 ms
 _LEAST_SECONDS: Final = 0.1  # of a damaged sound
 _URL_FRESH_SECONDS: Final = 600  # how long a fetched file is taken to be what its URL holds
 _INFO_BYTES: Final = 256  # what a MediaInfo takes in the cache, roughly
@@ -93,9 +94,10 @@ class MediaLoader:
         return kept.copy()
 
     def audio(self, part: MediaPart) -> NDArray[np.float32]:
-        """The sound or the sound track of a film: mono, 16 kHz, zero-padded to a multiple of 160 samples; read-only.
+        """The sound or the sound track of a film: mono, 16 kHz; read-only.
 
-        Raises BadMedia, among others for a file without sound.
+        Zero-padded to a multiple of 160 samples, and to 0.1 s at least. Raises BadMedia, among others for a file
+        without sound.
         """
         source = self._find(part)
         info = self._look(source, "audio")
@@ -112,7 +114,8 @@ class MediaLoader:
     def sound(self, part: MediaPart) -> Iterator[NDArray[np.float32]]:
         """The same sound as `audio` in pieces of some seconds at most, decoded while it is read; nothing is kept.
 
-        Memory does not grow with its length. Raises BadMedia, at any piece.
+        It is as long as the file, to a multiple of 160 samples. Memory does not grow with its length. Raises BadMedia,
+        at any piece.
         """
         source = self._find(part)
         if self._look(source, "audio").type == "image":
@@ -170,9 +173,7 @@ class MediaLoader:
         return cast("Image.Image", fetch_image({"image": image}, image_patch_size=patch_size))
 
     def _decode_audio(self, source: Source) -> NDArray[np.float32]:
-        waveform = np.concatenate(list(self._sound(source)))
-        waveform.flags.writeable = False
-        return waveform
+        return _long_enough(np.concatenate(list(self._sound(source))))
 
     def _sound(self, source: Source) -> Iterator[NDArray[np.float32]]:
         """The sound, piece by piece. Raises BadMedia for a file without any and for one that is too damaged."""
@@ -222,7 +223,7 @@ class MediaLoader:
         frames, sound = sampler.finish(), track.finish()
         if frames is None:
             raise bad_media("broken", source.name)
-        return Video(frames, fps, sound if sound.size else None, duration)
+        return Video(frames, fps, _long_enough(sound) if sound.size else None, duration)
 
 
 def media_type(path: str, name: str = "") -> MediaType:
@@ -233,6 +234,13 @@ def media_type(path: str, name: str = "") -> MediaType:
     limits = Limits()
     source = Sources(limits.file_bytes, (), Fetcher()).find(MediaPart("image", str(Path(path).absolute()), name))
     return _safely(source, lambda: _look(source, limits.image_pixels, doubt_above=math.inf)).type
+
+
+def _long_enough(sound: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`sound`, with silence behind it where a sound encoder would fail at its length; read-only."""
+    heard = sound if sound.size >= _LEAST_HEARD else np.pad(sound, (0, _LEAST_HEARD - sound.size))
+    heard.flags.writeable = False
+    return heard
 
 
 def _check_length(source: Source, seconds: float, longest: float) -> None:

@@ -57,7 +57,7 @@ class ChatApi:
             await session.restart()
         try:
             can = await self._backend.ready()
-            drawn = read_sampling(sampling or {}, language)
+            drawn = read_sampling(sampling, language)
             sent = await asyncio.to_thread(read_message, message or {}, session)
             await session.stop()  # one answer at a time
             options = AnswerOptions(bool(speak), voice or None, system_prompt or "", sampling_of(drawn, can))

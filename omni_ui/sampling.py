@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import json
 from typing import Any, Final
 
 import gradio as gr
@@ -19,6 +18,7 @@ Sampling = dict[SamplingName, Component]
 
 SLIDERS: Final[dict[SamplingName, float]] = {"temperature": 0.05, "top_p": 0.01, "repetition_penalty": 0.01}
 """The settings with a slider, and its step."""
+_SHOWN: Final = 80  # letters of what is no setting
 
 
 def build_sampling() -> tuple[Sampling, gr.Button]:
@@ -55,8 +55,12 @@ def sampling_of(values: dict[SamplingName, float | int | None], can: Capabilitie
     return SamplingParams(**{name: _or(given.get(name), getattr(own, name)) for name in SAMPLING_BOUNDS})
 
 
-def read_sampling(values: Mapping[Any, Any], language: Language) -> dict[SamplingName, float | int | None]:
-    """Settings that came from outside, None for what is left out. Raises UnsupportedRequest."""
+def read_sampling(said: object, language: Language) -> dict[SamplingName, float | int | None]:
+    """Settings by their names that came from outside, None for what is left out. Raises UnsupportedRequest."""
+    values = {} if said is None else said
+    if not isinstance(values, dict):
+        called = json.dumps(values, ensure_ascii=False)[:_SHOWN]
+        raise UnsupportedRequest(phrase("panel.unknown", name=called, names=", ".join(SAMPLING_BOUNDS)))
     unknown = [str(name) for name in values if name not in SAMPLING_BOUNDS]
     if unknown:
         raise UnsupportedRequest(phrase("panel.unknown", name=unknown[0], names=", ".join(SAMPLING_BOUNDS)))
@@ -68,7 +72,7 @@ def _number(name: SamplingName, value: Any, language: Language) -> float | int |
     if value is None or value == "":
         return None
     low, high = SAMPLING_BOUNDS[name]
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         called = phrase(f"panel.{name}").text(language)
         raise UnsupportedRequest(phrase("panel.out_of_range", name=called, low=f"{low:g}", high=f"{high:g}"))

@@ -86,6 +86,14 @@ def test_sound_is_padded_with_zeros_to_160_samples(give: Give, loader: MediaLoad
     assert waveform[8_070:8_080].all()
 
 
+def test_a_click_is_followed_by_silence(give: Give, loader: MediaLoader) -> None:
+    click = give("audio", made.sound_file("wav", seconds=0.01))
+    waveform = loader.audio(click)
+    assert waveform.size == 1_600
+    assert not waveform[160:].any()
+    assert np.concatenate(list(loader.sound(click))).size == 160
+
+
 @pytest.mark.parametrize("kind", ["mp3", "flac", "mp4"])
 def test_cover_art_is_no_film(kind: str, give: Give, loader: MediaLoader) -> None:
     part = give("video", made.song_with_cover(kind), f"song.{kind}")

@@ -137,7 +137,14 @@ def test_sampling_is_the_checkpoints_own_but_for_what_is_given(client: Client, b
     ask(client, "second", sampling={"temperature": 0, "top_k": 5, "seed": 7})
     assert backend.requests[-1].sampling == replace(own, temperature=0.0, top_k=5, seed=7)
     asked = len(backend.requests)
-    for wrong, said in (({"temperature": 3}, "Temperature"), ({"top_k": "many"}, "Top-k"), ({"warmth": 1}, "warmth")):
+    refused: list[tuple[object, str]] = [
+        ({"temperature": 3}, "Temperature"),
+        ({"top_k": "many"}, "Top-k"),
+        ({"top_k": 10**400}, "Top-k"),
+        ({"warmth": 1}, "warmth"),
+        (["warmth"], "warmth"),
+    ]
+    for wrong, said in refused:
         with pytest.raises(AppError, match=said):
             ask(client, "third", sampling=wrong)
     assert len(backend.requests) == asked

@@ -52,7 +52,7 @@ from omni_backend.transformers_answer import Answer
 from omni_backend.transformers_backend import TransformersBackend
 from omni_backend.transformers_loader import choose_attention
 from omni_backend.transformers_speech import Talker
-from tests.media_files import film_file
+from tests.media_files import film_file, sound_file
 from tests.tiny_checkpoints import Shape
 
 pytestmark = pytest.mark.engine
@@ -131,6 +131,13 @@ def test_speech_is_audible_and_as_long_as_its_frames(engine: Backend) -> None:
     assert np.sqrt(np.mean(sound**2)) > 0.02
     assert np.abs(sound).max() <= 1.0
     assert sound.size / 24_000 == pytest.approx(done_of(events).usage.audio_frames * 0.08, abs=0.08)
+
+
+@pytest.mark.parametrize("seconds", [0.0007, 0.01, 0.02])
+def test_the_shortest_sounds_are_answered(engine: Backend, tmp_path: Path, seconds: float) -> None:
+    click = tmp_path / "click.wav"
+    click.write_bytes(sound_file("wav", seconds=seconds))
+    assert any(isinstance(event, TextDelta) for event in ask(engine, MediaPart("audio", str(click)), "What is it?"))
 
 
 def test_photo_sound_and_film_in_one_message(engine: Backend, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from omni_backend import defaults
 from omni_backend.base import Backend
 from omni_backend.capabilities import Capabilities, Limits
@@ -42,8 +40,6 @@ WINDOWS: Final = "windows-"
 """How the folders begin in which windows lie while they are asked about; the next run deletes what is left over."""
 MOST_STARTS: Final = 3
 """How often a file is begun while the program dies of it."""
-LEAST_SAMPLES: Final = defaults.SAMPLE_RATE_IN // 10
-"""Of what an engine is given: one that hears less than some 20 ms fails. Shorter sounds end with silence."""
 TRIES: Final = 2
 """Of a window whose engine died: it may not have been its fault."""
 
@@ -182,8 +178,7 @@ class CaptionJob:
             work, window = task.work, task.window
             file = folder / f"{work.item.id}-{window.index}.wav"
             try:
-                pcm = np.pad(window.pcm, (0, max(0, LEAST_SAMPLES - window.pcm.size)))
-                await asyncio.to_thread(file.write_bytes, wav(pcm, defaults.SAMPLE_RATE_IN, exact=True))
+                await asyncio.to_thread(file.write_bytes, wav(window.pcm, defaults.SAMPLE_RATE_IN, exact=True))
                 for sample in task.samples:
                     if work.failed:
                         break

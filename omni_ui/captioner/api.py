@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -16,7 +15,6 @@ from omni_backend import Backend, BackendError, UnsupportedRequest, phrase
 from omni_backend.caption import CaptionSettings, Segment
 from omni_backend.caption.exports import FORMATS, archive
 from omni_backend.caption.store import Item
-from omni_backend.defaults import SAMPLING_BOUNDS
 from omni_ui.captioner.desk import DeskJob, JobDesk
 from omni_ui.captioner.form import read_settings
 from omni_ui.captioner.limits import API_FILES
@@ -143,7 +141,7 @@ class CaptionApi:
             if len(files) > API_FILES:
                 raise UnsupportedRequest(phrase("captioner.too_many", count=len(files), limit=API_FILES))
             can = await self._backend.ready()
-            drawn = sampling_of(read_sampling(_settings(sampling), reader), can)
+            drawn = sampling_of(read_sampling(sampling, reader), can)
             settings: CaptionSettings = read_settings(language or "en", instruction, numbers, drawn, reader)
             given = [(Path(file).name, Path(file)) for file in files]
             work = asyncio.get_running_loop().run_in_executor(None, self._create, given, settings, only_one)
@@ -206,13 +204,6 @@ def _so_far(job: DeskJob) -> str:
     [item] = job.store.items()
     done = [segment.text for place, segment in enumerate(job.store.segments(item.id)) if segment.index == place]
     return "\n\n".join([*done, job.work.live.get((item.id, len(done), 0), "")]).rstrip()
-
-
-def _settings(said: object) -> dict[str, Any]:
-    """Settings of sampling by their names. Raises UnsupportedRequest."""
-    if said is None or isinstance(said, dict):
-        return said or {}
-    raise UnsupportedRequest(phrase("panel.unknown", name=json.dumps(said)[:80], names=", ".join(SAMPLING_BOUNDS)))
 
 
 def _state(job: DeskJob, request: gr.Request) -> dict[str, Any]:
