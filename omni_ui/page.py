@@ -132,11 +132,11 @@ def _listen(parts: Parts) -> dict[str, Any]:
 
 
 def _wire_offer(button: gr.Button, example: Example, parts: Parts, files: Path) -> None:
-    """A click on `button` puts the example into the composer."""
+    """A click on `button` puts the example into the composer and sends it."""
     light = _light(parts)
 
     def fill(request: gr.Request) -> Updates:
         text = example.text[language_of(request)]
         return {parts.composer: {"text": text, "files": hand_over(example, files)}}
 
-    button.click(fill, None, [parts.composer], **light)
+    button.click(fill, None, [parts.composer], **light).then(None, js="() => { omni.send() }", **light)

@@ -46,11 +46,20 @@ def composing(page: Visit, text: str) -> None:
     expect(page.page.locator(COMPOSER)).to_have_value(text)
 
 
-def test_a_conversation(page: Visit, backend: ScriptedBackend) -> None:
+def test_an_example(page: Visit, backend: ScriptedBackend) -> None:
     keys = Keys(page.page)
     keys.to("#omni-examples button")
+    backend.enqueue(TextDelta("A circle."))
     keys.press("Enter")
-    composing(page, "Hello!")
+    page.finished()
+    expect(page.history).to_contain_text("A circle.")
+    composing(page, "")
+
+
+def test_a_conversation(page: Visit, backend: ScriptedBackend) -> None:
+    keys = Keys(page.page)
+    keys.to(COMPOSER)
+    page.page.keyboard.type("Hello!")
     backend.enqueue(ReasoningDelta("Let me see."), TextDelta("Half an answer"), FOREVER)
     keys.press("Enter")
     expect(page.live).to_contain_text("Half an answer")

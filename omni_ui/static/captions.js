@@ -2,7 +2,8 @@
 // the page piece by piece, and sends what a person does. Which jobs are this browser's is kept here.
 (() => {
   const PLACE = "omni-jobs"; // ids, the latest first
-  const FAST = 250; // ms between two looks at a job that runs
+  const FAST = 250; // ms between two looks at a job that runs, at least
+  const REST = 4; // times as long as a look took: one at hours of sound brings megabytes
   const AGAIN = 2000; // ms until what failed is tried again
   const SAVE = 600; // ms after the last key until a caption is saved
   const box = () => document.querySelector("#omni-job");
@@ -89,6 +90,7 @@
     const mine = ++look;
     const about = new URLSearchParams({ lang: omni.language, page, seen });
     if (item !== null) about.set("item", item);
+    const began = performance.now();
     const reply = await ask(`${job}?${about}`);
     const board = reply?.status === 200 ? await reply.json().catch(() => undefined) : undefined;
     if (mine !== look) return;
@@ -105,7 +107,8 @@
       seen = reply.headers.get("X-Seen");
       show(board);
     }
-    if (active || lost) timer = setTimeout(watch, lost || document.hidden ? AGAIN : FAST);
+    const rest = Math.max(FAST, REST * (performance.now() - began));
+    if (active || lost) timer = setTimeout(watch, lost || document.hidden ? Math.max(AGAIN, rest) : rest);
   }
 
   async function act(what, about = {}) {

@@ -230,6 +230,9 @@
     if (stepped) (button ?? root.querySelector(".microphone-button")).focus();
   }
 
+  // Sends what was put into the composer just now, once it is there.
+  omni.send = () => requestAnimationFrame(() => composer()?.querySelector(".submit-button")?.click());
+
   // Whether what is being uploaded was discarded; asked once for each.
   omni.discarded = () => {
     const unwanted = discarded;
