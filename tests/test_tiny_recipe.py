@@ -185,12 +185,12 @@ def test_lessons_are_the_same_for_the_same_seed(task: str) -> None:
 def test_answers_say_what_is_there() -> None:
     scene = Scene("white", (Thing("red", "circle"), Thing("blue", "star")))
     sound = Sound("beeps", count=2)
-    assert language.scene_phrase(scene, "en", named=True) == "a red circle and a blue star on a white background"
-    assert language.scene_phrase(scene, "zh", named=False) == "白色背景上有一个红色的图形和一个蓝色的图形"
-    assert language.see_and_hear_answer(scene, sound, "en", named=False) == (
-        "I see a red shape and a blue shape on a white background. I hear two beeps."
+    assert language.scene_phrase(scene, "en") == "a red circle and a blue star on a white background"
+    assert language.scene_phrase(scene, "zh") == "白色背景上有一个红色的圆形和一个蓝色的星形"
+    assert language.see_and_hear_answer(scene, sound, "en") == (
+        "I see a red circle and a blue star on a white background. I hear two beeps."
     )
-    assert language.motion_answer(Motion("white", scene.things[0], "up"), sound, "zh", named=True) == (
+    assert language.motion_answer(Motion("white", scene.things[0], "up"), sound, "zh") == (
         "一个红色的圆形向上移动。我听到两声哔声。"
     )
     assert language.count_answer(scene, "zh") == "有两个图形。"
@@ -242,7 +242,7 @@ def test_inputs_are_those_of_the_app(
 
 
 def test_a_film_is_read_with_its_sound(run: Run) -> None:
-    read = example(lesson("sounding film", named=True), run.processing, random.Random(0))
+    read = example(lesson("sounding film"), run.processing, random.Random(0))
     assert read.hears_films
     assert float(read.inputs["video_second_per_grid"][0]) == 1.0
     assert "input_features" in read.inputs
@@ -262,13 +262,13 @@ def test_labels_of_tokens_say_what_covers_them() -> None:
 
 def test_the_joint_stage_learns_and_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
     steps = Schedule(4, 1e-3, warmup=1, save_every=2, report_every=1)
-    plan = JointPlan(steps, lessons=3, weights={"sum": 1.0, "sound": 1.0, "one thing": 1.0}, keep_words=True)
+    plan = JointPlan(steps, lessons=3, weights={"sum": 1.0, "sound": 1.0, "one thing": 1.0}, first=0, keep_words=True)
     before = weights(run.model)
     train_joint(run, plan)
     moved = changed(run.model, before)
-    assert any("audio_tower" in name for name in moved)
-    assert any("visual" in name for name in moved)
-    assert all(name.startswith("thinker.") and "embed_tokens" not in name for name in moved)
+    assert moved
+    kept = ("audio_tower", "visual", "embed_tokens")
+    assert all(name.startswith("thinker.") and not any(part in name for part in kept) for name in moved)
 
     def interrupt(line: str) -> None:
         if line.startswith("step 3"):
@@ -294,7 +294,7 @@ def test_joint_batches_hold_every_lesson_and_no_more_tokens_than_allowed(run: Ru
 
 def test_other_processes_make_the_same_batches(run: Run) -> None:
     def make(step: int) -> torch.Tensor:
-        return step_batches(run, JointPlan(schedule(4), lessons=2, weights={"sum": 1.0}), step)[0][1]
+        return step_batches(run, JointPlan(schedule(4), lessons=2, weights={"sum": 1.0}, first=0), step)[0][1]
 
     beside = ahead(make, 4, workers=2)
     assert all(torch.equal(beside(step), make(step)) for step in (1, 2, 3))
@@ -330,7 +330,7 @@ def small_lexicon() -> Lexicon:
 
 
 def test_the_lexicon_speaks_answers_on_the_grid_of_frames(small_lexicon: Lexicon) -> None:
-    codes = small_lexicon.spoken("A red shape on a white background.", "aiden")
+    codes = small_lexicon.spoken("A red circle on a white background.", "aiden")
     assert codes is not None
     assert codes.shape[1] == 4
     assert int(codes.max()) < 2048
@@ -390,15 +390,8 @@ def test_the_talker_is_taught_what_it_reads_when_it_speaks(
     codes = torch.cat(frames)
     speech = Speech(example(spoken, run.processing, random.Random(0)), "aiden", codes)
     first, _ = talker_logits(student, [speech])
-    assert torch.equal(first.argmax(dim=1)[: len(codes)], codes[:, 0])
-
-
-def test_the_vision_encoder_can_go_on_learning_beside(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.tiny.encoders._PICTURES", 2)
-    before = weights(run.model)
-    train_joint(run, JointPlan(schedule(), lessons=1, weights={"sum": 1.0}, sight=1.0))
-    # A sum needs no eyes.
-    assert any("visual" in name for name in changed(run.model, before))
+    same = first.argmax(dim=1)[: len(codes)] == codes[:, 0]
+    assert same.float().mean() > 0.9  # rounding to bfloat16 may decide between two codes that are equally likely
 
 
 # What comes out

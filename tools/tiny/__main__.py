@@ -54,9 +54,7 @@ def _joint(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
     plan = JointPlan(
         schedule,
         lessons=options.lessons,
-        named=options.named,
         keep_words=options.keep_words,
-        sight=options.sight,
         batch_tokens=BATCH_TOKENS if run.device.type == "cpu" else _GPU_BATCH_TOKENS,
     )
     train_joint(run, plan)
@@ -67,7 +65,7 @@ def _code2wav(run: Run, schedule: Schedule, _: argparse.Namespace) -> None:
 
 
 def _talker(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
-    train_talker(run, _lexicon(run), schedule, named=options.named)
+    train_talker(run, _lexicon(run), schedule)
 
 
 STAGES: Final[dict[str, Stage]] = {
@@ -94,9 +92,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="at most, in all; a result of that cannot be made again exactly")
     parser.add_argument("--rate", type=float, help="the highest learning rate")
     parser.add_argument("--lessons", type=int, default=LESSONS, help="in each joint step")
-    parser.add_argument("--named", action="store_true", help="descriptions say the kind of shape: a red circle")
     parser.add_argument("--keep-words", action="store_true", help="joint: a talker trained before stays right")
-    parser.add_argument("--sight", type=float, default=0.0, help="joint: weight of the vision encoder's own task")
     parser.add_argument("--workers", type=int, default=0, help="processes that make lessons")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU; more only on idle cores")

@@ -21,7 +21,7 @@ from tools.tiny.ahead import ahead
 from tools.tiny.drawings import Box, Picture, draw_scene, make_film
 from tools.tiny.inputs import IGNORED, Tensors, collate, example
 from tools.tiny.lessons import Lesson, Medium, Movie, Turn
-from tools.tiny.loop import Losses, Schedule, fit
+from tools.tiny.loop import Schedule, fit
 from tools.tiny.run import Run
 from tools.tiny.sounds import LONG, SHORT, make_clip
 from tools.tiny.students import encoder
@@ -97,26 +97,14 @@ def train_vision(run: Run, schedule: Schedule) -> None:
     """Trains the vision encoder of the run's model."""
     torch.manual_seed(run.seed)
     tower = encoder(run.model, "visual").to(run.device).train()
-    heads = vision_heads(run)
-    losses = sight_losses(run, heads, schedule.steps)
-    fit({"tower": tower, "heads": heads}, losses, schedule, run.folder / "vision.pt", run.report)
-    tower.eval()
-
-
-def vision_heads(run: Run) -> VisionHeads:
-    """Fresh ones that fit the run's model."""
-    return VisionHeads(run.model.config.thinker_config.vision_config.out_hidden_size).to(run.device)
-
-
-def sight_losses(run: Run, heads: VisionHeads, steps: int) -> Losses:
-    """What the vision encoder learns at each step."""
-    tower = encoder(run.model, "visual")
-    made = ahead(partial(seen_batch, run), steps, run.workers)
+    heads = VisionHeads(run.model.config.thinker_config.vision_config.out_hidden_size).to(run.device)
+    made = ahead(partial(seen_batch, run), schedule.steps, run.workers)
 
     def losses(step: int) -> Iterator[torch.Tensor]:
         yield vision_loss(tower, heads, made(step), run.device)
 
-    return losses
+    fit({"tower": tower, "heads": heads}, losses, schedule, run.folder / "vision.pt", run.report)
+    tower.eval()
 
 
 def train_sound(run: Run, schedule: Schedule) -> None:

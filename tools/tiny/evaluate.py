@@ -79,11 +79,11 @@ def exams() -> list[Exam]:
     return [*(Exam(task) for task in TASKS), *(Exam(task, prompted=True) for task in PROMPTED)]
 
 
-def exam_lesson(exam: Exam, seed: int, index: int, *, named: bool = False) -> Lesson:
+def exam_lesson(exam: Exam, seed: int, index: int) -> Lesson:
     """The `index`-th sample of an exam."""
     rng = random.Random(f"exam/{seed}/{exam.name}/{index}")
     system = app_system(rng) if exam.prompted else ""
-    return make_lesson(exam.task, rng, speak_afresh, named=named, exam=True, system=system)
+    return make_lesson(exam.task, rng, speak_afresh, exam=True, system=system)
 
 
 def subject(lesson: Lesson) -> str:
@@ -147,11 +147,11 @@ async def examine(backend: Backend, lesson: Lesson, folder: Path, rng: random.Ra
     return answers
 
 
-def run_exam(backend: Backend, exam: Exam, count: int, seed: int, *, named: bool = False) -> Score:
+def run_exam(backend: Backend, exam: Exam, count: int, seed: int) -> Score:
     """`count` samples of one exam."""
     score = Score()
     for index in range(count):
-        lesson = exam_lesson(exam, seed, index, named=named)
+        lesson = exam_lesson(exam, seed, index)
         with tempfile.TemporaryDirectory() as folder:
             rng = random.Random(f"files/{seed}/{exam.name}/{index}")
             answers = asyncio.run(examine(backend, lesson, Path(folder), rng))
@@ -191,7 +191,6 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="samples of each task (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
     parser.add_argument("--tasks", help="only these, by name, separated by commas")
-    parser.add_argument("--named", action="store_true", help="descriptions are to say the kind of shape")
     parser.add_argument("--wrong", action="store_true", help="show some wrong answers")
     arguments = parser.parse_args()
     wanted = arguments.tasks.split(",") if arguments.tasks else None
@@ -200,7 +199,7 @@ def main() -> None:
     scores = {}
     for exam in exams():
         if wanted is None or exam.name in wanted or (exam.task in wanted and not exam.prompted):
-            scores[exam] = run_exam(backend, exam, arguments.n, arguments.seed, named=arguments.named)
+            scores[exam] = run_exam(backend, exam, arguments.n, arguments.seed)
             print(table({exam: scores[exam]}).splitlines()[-1], flush=True)
             for question, right, answer in scores[exam].wrong[:_SHOWN] if arguments.wrong else ():
                 print(f"    {question!r}: {right!r}, not {answer!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -11,11 +11,11 @@ from typing import Any, Final
 import torch
 
 from tools.tiny.ahead import ahead
-from tools.tiny.encoders import sight_losses, vision_heads
 from tools.tiny.inputs import IGNORED, Example, Tensors, collate, example
 from tools.tiny.lessons import TASKS, random_lesson
 from tools.tiny.loop import Losses, Schedule, fit
 from tools.tiny.run import Run
+from tools.tiny.students import ENCODERS, encoder
 
 Batch = tuple[Tensors, torch.Tensor, bool]
 """Inputs, labels (batch, tokens) and `use_audio_in_video`."""
@@ -27,6 +27,9 @@ BATCH_TOKENS: Final = 2048
 LESSONS: Final = 32
 """Of a step."""
 
+FIRST: Final = {"shape": 14.0, "one thing": 10.0, "box": 0.0}
+"""Weights of tasks: what things are called is learned soon where little else is to be seen, and late otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class JointPlan:
@@ -35,22 +38,22 @@ class JointPlan:
     schedule: Schedule
     lessons: int = LESSONS
     """In a step."""
-    named: bool = False
-    """Whether descriptions say the kind of shape."""
-    weights: dict[str, float] = field(default_factory=lambda: {name: task.weight for name, task in TASKS.items()})
+    weights: Mapping[str, float] = field(default_factory=lambda: {name: task.weight for name, task in TASKS.items()})
+    """How often each task comes up."""
+    first: int = 600
+    """Steps in which `FIRST` holds, too."""
     keep_words: bool = False
     """Whether the token embeddings stay as they are, so that a talker that was trained on them still knows them."""
-    sight: float = 0.0
-    """Weight of what the vision encoder goes on learning beside, through heads of its own (see `encoders`)."""
     batch_tokens: int = BATCH_TOKENS
 
 
 def step_batches(run: Run, plan: JointPlan, step: int) -> list[Batch]:
     """What is learned at a step: a pure function of the run's seed and the step."""
+    weights = {**plan.weights, **(FIRST if step < plan.first else {})}
     examples = []
     for index in range(plan.lessons):
         rng = random.Random(f"joint/{run.seed}/{step}/{index}")
-        lesson = random_lesson(rng, run.say, plan.weights, named=plan.named)
+        lesson = random_lesson(rng, run.say, weights)
         examples.append(example(lesson, run.processing, rng))
     return batches(examples, run.processing.processor.tokenizer.pad_token_id, plan.batch_tokens)
 
@@ -71,29 +74,18 @@ def batches(examples: list[Example], padding: int, tokens: int) -> list[Batch]:
 
 
 def train_joint(run: Run, plan: JointPlan) -> None:
-    """Trains the thinker of the run's model."""
+    """Trains the thinker of the run's model but for its encoders.
+
+    Left free, the encoders lose what they learned alone before the text layers can read it.
+    """
     thinker = run.model.thinker.to(run.device).train()
     thinker.get_input_embeddings().requires_grad_(not plan.keep_words)
-    modules = {"thinker": thinker}
+    for name in ENCODERS:
+        encoder(run.model, name).requires_grad_(False)
     made = ahead(partial(step_batches, run, plan), plan.schedule.steps, run.workers)
     losses = answer_losses(thinker, made, run.device)
-    if plan.sight:
-        torch.manual_seed(run.seed)
-        modules["heads"] = heads = vision_heads(run)
-        losses = _with_sight(losses, sight_losses(run, heads, plan.schedule.steps), plan.sight)
-    fit(modules, losses, plan.schedule, run.folder / "joint.pt", run.report)
+    fit({"thinker": thinker}, losses, plan.schedule, run.folder / "joint.pt", run.report)
     thinker.requires_grad_(True).eval()
-
-
-def _with_sight(answers: Losses, sight: Losses, weight: float) -> Losses:
-    """Both, the second one weighted."""
-
-    def losses(step: int) -> Iterator[torch.Tensor]:
-        yield from answers(step)
-        for loss in sight(step):
-            yield weight * loss
-
-    return losses
 
 
 def answer_losses(thinker: Any, batches_of: Callable[[int], list[Batch]], device: torch.device) -> Losses:

@@ -40,7 +40,6 @@ _SHAPE_ZH: Final = {
     "triangle": "三角形",
     "star": "星形",
     "cross": "十字形",
-    "shape": "图形",
 }
 _DIRECTION_ZH: Final = {"left": "左", "right": "右", "up": "上", "down": "下"}
 _SOUND: Final = {
@@ -99,6 +98,10 @@ DIRECTION: Final[Questions] = {
     "en": ("Which way does it move?", "Where does it move?"),
     "zh": ("它向哪边移动？",),
 }
+LENGTH: Final[Questions] = {
+    "en": ("How many seconds is the video?", "How long is the video in seconds?"),
+    "zh": ("视频有几秒？",),
+}
 BOTH: Final[Questions] = {
     "en": ("What do you see and hear?", "Describe what you see and hear.", "What is in the image and the audio?"),
     "zh": ("你看到和听到了什么？", "描述你看到和听到的内容。"),
@@ -148,15 +151,16 @@ def color(name: str, language: Language) -> str:
     return _COLOR_ZH[name] if language == "zh" else name
 
 
-def thing_phrase(thing: Thing, language: Language, *, named: bool) -> str:
-    """ "a red circle"; without `named` "a red shape"."""
-    shape = thing.shape if named else "shape"
-    return f"一个{_COLOR_ZH[thing.color]}的{_SHAPE_ZH[shape]}" if language == "zh" else f"a {thing.color} {shape}"
+def thing_phrase(thing: Thing, language: Language) -> str:
+    """ "a red circle"."""
+    if language == "zh":
+        return f"一个{_COLOR_ZH[thing.color]}的{_SHAPE_ZH[thing.shape]}"
+    return f"a {thing.color} {thing.shape}"
 
 
-def scene_phrase(scene: Scene, language: Language, *, named: bool) -> str:
+def scene_phrase(scene: Scene, language: Language) -> str:
     """ "a red circle and a blue star on a white background"."""
-    listed = listing([thing_phrase(thing, language, named=named) for thing in scene.things], language)
+    listed = listing([thing_phrase(thing, language) for thing in scene.things], language)
     if language == "zh":
         return f"{_COLOR_ZH[scene.background]}背景上有{listed}"
     return f"{listed} on a {scene.background} background"
@@ -218,16 +222,16 @@ def hear_sentence(sound: Sound, language: Language) -> str:
     return f"我听到{heard}。" if language == "zh" else f"I hear {heard}."
 
 
-def see_and_hear_answer(scene: Scene, sound: Sound, language: Language, *, named: bool) -> str:
+def see_and_hear_answer(scene: Scene, sound: Sound, language: Language) -> str:
     """A picture and a sound in one answer."""
-    seen = scene_phrase(scene, language, named=named)
+    seen = scene_phrase(scene, language)
     heard = hear_sentence(sound, language)
     return f"我看到{seen}。{heard}" if language == "zh" else f"I see {seen}. {heard}"
 
 
-def motion_answer(motion: Motion, sound: Sound | None, language: Language, *, named: bool) -> str:
+def motion_answer(motion: Motion, sound: Sound | None, language: Language) -> str:
     """What happens in a film, and what is heard in it."""
-    moving = thing_phrase(motion.thing, language, named=named)
+    moving = thing_phrase(motion.thing, language)
     if language == "zh":
         return f"{moving}向{_DIRECTION_ZH[motion.direction]}移动。" + (hear_sentence(sound, "zh") if sound else "")
     return sentence(f"{moving} moving {motion.direction}", "en") + (f" {hear_sentence(sound, 'en')}" if sound else "")
@@ -236,6 +240,11 @@ def motion_answer(motion: Motion, sound: Sound | None, language: Language, *, na
 def direction_answer(motion: Motion, language: Language) -> str:
     """Which way the thing moves."""
     return f"它向{_DIRECTION_ZH[motion.direction]}移动。" if language == "zh" else f"It moves {motion.direction}."
+
+
+def length_answer(seconds: int, language: Language) -> str:
+    """How long a film lasts, two seconds or more."""
+    return f"{'零一两三四五'[seconds]}秒。" if language == "zh" else f"{capital(NUMBERS[seconds])}."
 
 
 def where_question(thing: Thing, language: Language) -> str:

@@ -63,12 +63,11 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Studio:
-    """What a lesson is made with. `named`: whether descriptions say the kind of shape ("a red circle")."""
+    """What a lesson is made with."""
 
     rng: random.Random
     language: Language
     say: Say
-    named: bool = False
     exam: bool = False
     """Whether the lesson is to examine: off-topic questions are then others than those to learn from."""
 
@@ -87,7 +86,7 @@ class Studio:
 
 
 def _describe(studio: Studio, picture: Picture) -> Turn:
-    seen = words.scene_phrase(picture.scene, studio.language, named=studio.named)
+    seen = words.scene_phrase(picture.scene, studio.language)
     return Turn((picture,), studio.ask(words.SCENE), words.sentence(seen, studio.language))
 
 
@@ -160,24 +159,27 @@ def _box(studio: Studio) -> tuple[Turn, ...]:
 
 def _see_and_hear(studio: Studio) -> tuple[Turn, ...]:
     picture, clip = studio.picture(), studio.clip()
-    answer = words.see_and_hear_answer(picture.scene, clip.sound, studio.language, named=studio.named)
+    answer = words.see_and_hear_answer(picture.scene, clip.sound, studio.language)
     media: tuple[Medium, ...] = (picture, clip) if studio.rng.random() < 0.5 else (clip, picture)
     return (Turn(media, studio.ask(words.BOTH), answer),)
 
 
 def _film_turn(studio: Studio, *, sounding: bool) -> tuple[Turn, ...]:
-    seconds = studio.rng.uniform(1.5, 5.0)
+    timed = studio.rng.random() < 0.2
+    seconds = float(studio.rng.randint(2, 5)) if timed else studio.rng.uniform(1.5, 5.0)
     film = make_film(random_motion(studio.rng), studio.rng, seconds)
     clip = None
     if sounding:
         sound = random_sound(studio.rng)
         clip = make_clip(sound, studio.rng, studio.say, (seconds, seconds))
     movie = Movie(film, clip)
+    if timed:
+        return (Turn((movie,), studio.ask(words.LENGTH), words.length_answer(round(seconds), studio.language)),)
     if studio.rng.random() < 0.25:
         return (Turn((movie,), studio.ask(words.DIRECTION), words.direction_answer(film.motion, studio.language)),)
     questions = words.BOTH if clip and studio.rng.random() < 0.5 else words.FILM
     heard = clip.sound if clip else None
-    answer = words.motion_answer(film.motion, heard, studio.language, named=studio.named)
+    answer = words.motion_answer(film.motion, heard, studio.language)
     return (Turn((movie,), studio.ask(questions), answer),)
 
 
@@ -298,45 +300,43 @@ class Task:
 
 
 TASKS: Final[dict[str, Task]] = {
-    "memory": Task(_memory, 4),
-    "sum": Task(_sum, 1.5),
-    "sound": Task(_sound, 4),
-    "long sound": Task(_long_sound, 4),
+    "memory": Task(_memory, 3),
+    "sum": Task(_sum, 4),
+    "sound": Task(_sound, 3),
+    "long sound": Task(_long_sound, 3),
     "caption": Task(_caption, 4),
     "one thing": Task(_one, 4),
-    "two things": Task(_two, 4),
-    "three things": Task(_three, 4),
-    "see and hear": Task(_see_and_hear, 4),
-    "several turns": Task(_several, 3),
-    "shape": Task(_shape, 3),
-    "film": Task(_silent_film, 2),
-    "sounding film": Task(_sounding_film, 2),
-    "new word": Task(_new_word, 1),
+    "two things": Task(_two, 5),
+    "three things": Task(_three, 6),
+    "see and hear": Task(_see_and_hear, 5),
+    "several turns": Task(_several, 4),
+    "shape": Task(_shape, 2),
+    "film": Task(_silent_film, 5),
+    "sounding film": Task(_sounding_film, 6),
+    "new word": Task(_new_word, 3),
     "refusal": Task(_refuse, 1),
-    "box": Task(_box, 1),
-    "thought": Task(_think, 0.5),
+    "box": Task(_box, 3),
+    "thought": Task(_think, 2),
 }
 SOUND_KINDS: Final = (*STEADY, "beeps", "word")
 _CHINESE: Final = 0.35  # share of lessons
 _INSTRUCTED: Final = 0.4  # share of lessons with a system prompt, captions excepted
 
 
-def make_lesson(
-    task: str, rng: random.Random, say: Say, *, named: bool = False, exam: bool = False, system: str | None = None
-) -> Lesson:
+def make_lesson(task: str, rng: random.Random, say: Say, *, exam: bool = False, system: str | None = None) -> Lesson:
     """A lesson of `task`. `system`: the system prompt; None: sometimes one, at random."""
     language: Language = "zh" if rng.random() < _CHINESE else "en"
-    studio = Studio(rng, language, say, named=named, exam=exam)
+    studio = Studio(rng, language, say, exam=exam)
     lesson = Lesson(task, language, TASKS[task].make(studio))
     if system is None:
         system = random_system(rng) if task != "caption" and rng.random() < _INSTRUCTED else ""
     return replace(lesson, system=system)
 
 
-def random_lesson(rng: random.Random, say: Say, weights: dict[str, float], *, named: bool = False) -> Lesson:
+def random_lesson(rng: random.Random, say: Say, weights: dict[str, float]) -> Lesson:
     """A lesson to learn from; `weights`: how often each task comes up."""
     task = rng.choices(list(weights), list(weights.values()))[0]
-    return make_lesson(task, rng, say, named=named)
+    return make_lesson(task, rng, say)
 
 
 def app_system(rng: random.Random, *, spoken: bool | None = None) -> str:

@@ -14,6 +14,8 @@ from omni_backend.processor import Processing, load_processing
 from omni_backend.torchvision_ops import define_missing_ops
 
 EMBEDDED: Final = Path(__file__).parent.parent.parent / "assets" / "tiny-qwen3-omni"
+ENCODERS: Final = ("visual", "audio_tower")
+"""What the thinker sees and hears with."""
 _EXPERT_STD: Final = 0.05
 _ROUTER_STD: Final = 0.02
 
@@ -61,6 +63,6 @@ def save_student(model: Any, template: Path, folder: Path) -> None:
 
 
 def encoder(model: Any, name: str) -> Any:
-    """The thinker's part `name` ("visual", "audio_tower"), which newer Transformers keep one step deeper."""
+    """The thinker's part `name` of `ENCODERS`, which newer Transformers keep one step deeper."""
     thinker = model.thinker
     return getattr(thinker, name) if hasattr(thinker, name) else getattr(thinker.model, name)
