@@ -55,6 +55,7 @@ def _joint(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
         schedule,
         lessons=options.lessons,
         keep_words=options.keep_words,
+        encoders=options.encoders,
         batch_tokens=BATCH_TOKENS if run.device.type == "cpu" else _GPU_BATCH_TOKENS,
     )
     train_joint(run, plan)
@@ -93,6 +94,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="the highest learning rate")
     parser.add_argument("--lessons", type=int, default=LESSONS, help="in each joint step")
     parser.add_argument("--keep-words", action="store_true", help="joint: a talker trained before stays right")
+    parser.add_argument("--encoders", action="store_true", help="joint: the encoders learn, too; at the end")
     parser.add_argument("--workers", type=int, default=0, help="processes that make lessons")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU; more only on idle cores")

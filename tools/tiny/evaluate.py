@@ -55,7 +55,7 @@ class Exam:
     @property
     def name(self) -> str:
         """For the table."""
-        return f"{self.task}, system prompt" if self.prompted else self.task
+        return f"{self.task} with system prompt" if self.prompted else self.task
 
 
 @dataclass(slots=True)

@@ -44,6 +44,9 @@ class JointPlan:
     """Steps in which `FIRST` holds, too."""
     keep_words: bool = False
     """Whether the token embeddings stay as they are, so that a talker that was trained on them still knows them."""
+    encoders: bool = False
+    """Whether the encoders learn, too: at the end, at a low rate. Earlier they lose what they learned alone before
+    the text layers can read it."""
     batch_tokens: int = BATCH_TOKENS
 
 
@@ -74,14 +77,11 @@ def batches(examples: list[Example], padding: int, tokens: int) -> list[Batch]:
 
 
 def train_joint(run: Run, plan: JointPlan) -> None:
-    """Trains the thinker of the run's model but for its encoders.
-
-    Left free, the encoders lose what they learned alone before the text layers can read it.
-    """
+    """Trains the thinker of the run's model."""
     thinker = run.model.thinker.to(run.device).train()
     thinker.get_input_embeddings().requires_grad_(not plan.keep_words)
     for name in ENCODERS:
-        encoder(run.model, name).requires_grad_(False)
+        encoder(run.model, name).requires_grad_(plan.encoders)
     made = ahead(partial(step_batches, run, plan), plan.schedule.steps, run.workers)
     losses = answer_losses(thinker, made, run.device)
     fit({"thinker": thinker}, losses, plan.schedule, run.folder / "joint.pt", run.report)

@@ -78,10 +78,11 @@ def step_speeches(run: Run, lexicon: Lexicon, step: int) -> list[Speech]:
 
 
 def random_speech(run: Run, lexicon: Lexicon, rng: random.Random) -> Speech:
-    """A lesson whose last answer can be spoken, in any voice."""
+    """A lesson up to one of its answers that can be spoken, in any voice."""
     while True:
         task = rng.choices(list(SPOKEN_TASKS), list(SPOKEN_TASKS.values()))[0]
         lesson: Lesson = make_lesson(task, rng, run.say)
+        lesson = replace(lesson, turns=lesson.turns[: rng.randint(1, len(lesson.turns))])
         if rng.random() < _UNSEEN:
             lesson = replace(lesson, turns=(replace(lesson.turns[-1], media=()),))
         voice = rng.choice(VOICES).name
