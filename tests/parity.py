@@ -52,7 +52,7 @@ def turns(folder: Path) -> dict[str, ChatRequest]:
     # Sides that are multiples neither of 28 nor of 32.
     odd_image = made("image", "odd.png", image_file("PNG", size=(150, 100)))
     see, hear = "What do you see?", "What do you hear?"
-    said = Message("assistant", (TextPart("A yellow shape on a black background."),))
+    said = Message("assistant", (TextPart("A yellow star on a black background."),))
     return {
         "text": ask(turn("Hello!")),
         "image": ask(turn(star, see)),

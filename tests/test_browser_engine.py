@@ -54,7 +54,7 @@ def test_what_is_said_sounds_without_a_gap(page: Visit) -> None:
     page.attach(EXAMPLES / "square.png", EXAMPLES / "tone.wav")
     page.say("What do you see and hear?")
     page.finished()
-    expect(page.history).to_contain_text("I see a blue shape on a white background. I hear a high tone.")
+    expect(page.history).to_contain_text("I see a blue square on a white background. I hear a high tone.")
     file = np.trim_zeros(spoken_file())
     wait_until(lambda: ear.heard().size >= file.size and page.player()[0] == "idle", "the end of the speech")
     sound = ear.heard()

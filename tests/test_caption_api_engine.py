@@ -52,7 +52,7 @@ def test_a_clip_is_captioned_while_one_waits(client: Client) -> None:
     assert [segment["start"] for segment in segments] == [0, *ends[:-1]]
     assert ends[-1] == pytest.approx(27.6, abs=0.1)
     growing = [said for said, none in outputs[:-1] if not none]
-    assert len(growing) >= 3
+    assert growing[0] != text, "the text did not grow"
     assert [len(said) for said in growing] == sorted(len(said) for said in growing)
     assert all(text.startswith(said) for said in growing)
 

@@ -66,7 +66,7 @@ def test_client_snippet_streams_text_and_brings_the_sound(address: str) -> None:
     [snippet] = [block for block in blocks("python") if "gradio_client" in block and "8901" in block]
     lines = run(snippet.replace("http://127.0.0.1:8901", address)).splitlines()
 
-    assert lines[-2] == "I see a blue shape on a white background. I hear a high tone."
+    assert lines[-2] == "I see a blue square on a white background. I hear a high tone."
     assert lines[0] != lines[-2], "the text did not grow"
     assert Path(lines[-1]).stat().st_size > 24_000
 
@@ -95,7 +95,7 @@ def test_caption_snippet_prints_captions(engine: Backend, tmp_path: Path) -> Non
 def test_backend_snippet_prints_the_answer() -> None:
     [snippet] = [block for block in blocks("python") if "create_backend" in block]
 
-    assert run(snippet) == "A yellow shape on a black background."
+    assert run(snippet) == "A yellow star on a black background."
 
 
 @pytest.mark.parametrize("line", GUIDE)

@@ -69,9 +69,9 @@ def test_what_it_can_do(backend: ServerBackend) -> None:
     ("parts", "words"),
     [
         (("Hello!",), "Hello! How can I help you?"),
-        ((STAR, "What do you see?"), "A yellow shape on a black background."),
+        ((STAR, "What do you see?"), "A yellow star on a black background."),
         ((WORD, "Which word do you hear?"), "Music."),
-        ((FILM, "What do you see?"), "A yellow shape on a black background. I hear a high tone."),
+        ((FILM, "What happens in the video?"), "A yellow star moving right. I hear a high tone."),
         ((FILM, WORD), ""),
     ],
     ids=["text", "image", "sound", "film with its sound", "spoken question about a film"],

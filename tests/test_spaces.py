@@ -129,7 +129,7 @@ def test_a_space_answers_sees_hears_speaks_and_leaves_nothing_behind(python: Pat
         }
         text, sound = client.predict(message=message, speak=True, api_name="/chat")
         client.close()
-        assert text == "I see a blue shape on a white background. I hear a high tone."
+        assert text == "I see a blue square on a white background. I hear a high tone."
         with wave.open(sound) as file:
             assert file.getnframes() > 0.5 * file.getframerate()
         listening = [at for at in psutil.Process(process.pid).net_connections() if at.status == psutil.CONN_LISTEN]
@@ -148,7 +148,7 @@ def test_a_space_takes_its_model_from_the_environment(python: Path, home: Path) 
         wait_until(lambda: page_answers(process, url), "the page", seconds=120)
         client = Client(url, verbose=False)
         message = {"text": "What do you see?", "files": [handle_file(str(EXAMPLES / "star.png"))]}
-        assert client.predict(message=message, api_name="/chat") == ("A yellow shape on a black background.", None)
+        assert client.predict(message=message, api_name="/chat") == ("A yellow star on a black background.", None)
         with pytest.raises(AppError, match=re.escape(phrase("load.talker_off").text())):
             client.predict(message=message, speak=True, api_name="/chat")
         client.close()

@@ -63,7 +63,7 @@ def test_it_says_what_it_is(vllm_engine: Backend) -> None:
 async def test_pictures_and_sounds_are_understood(vllm_engine: Backend) -> None:
     files = [MediaPart("image", str(EXAMPLES / "square.png")), MediaPart("audio", str(EXAMPLES / "tone.wav"))]
     events = await answer(vllm_engine, request(*files, "What do you see and hear?"))
-    assert text_of(events) == "I see a blue shape on a white background. I hear a high tone."
+    assert text_of(events) == "I see a blue square on a white background. I hear a high tone."
     assert len([event for event in events if isinstance(event, TextDelta)]) > 4
 
 

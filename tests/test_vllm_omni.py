@@ -52,7 +52,7 @@ QUESTIONS: dict[str, tuple[str | MediaPart, ...]] = {
     "text": ("Hello!",),
     "image": (MediaPart("image", str(EXAMPLES / "star.png")), "What do you see?"),
     "sound": (MediaPart("audio", str(EXAMPLES / "word.wav")), "What do you hear?"),
-    "film with its sound": (MediaPart("video", str(EXAMPLES / "film.mp4")), "What do you see?"),
+    "film with its sound": (MediaPart("video", str(EXAMPLES / "film.mp4")), "What happens in the video?"),
     "image and sound": (
         MediaPart("image", str(EXAMPLES / "star.png")),
         MediaPart("audio", str(EXAMPLES / "tone.wav")),
@@ -62,10 +62,10 @@ QUESTIONS: dict[str, tuple[str | MediaPart, ...]] = {
 # What the Transformers engine answers.
 ANSWERS = {
     "text": "Hello! How can I help you?",
-    "image": "A yellow shape on a black background.",
+    "image": "A yellow star on a black background.",
     "sound": "Someone says music.",
-    "film with its sound": "A yellow shape on a black background. I hear a high tone.",
-    "image and sound": "I see a yellow shape on a black background. I hear a high tone.",
+    "film with its sound": "A yellow star moving right. I hear a high tone.",
+    "image and sound": "I see a yellow star on a black background. I hear a high tone.",
 }
 
 

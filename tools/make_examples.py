@@ -25,6 +25,7 @@ Color = tuple[int, int, int]
 BLACK: Color = (10, 10, 10)
 WHITE: Color = (250, 250, 250)
 YELLOW: Color = (245, 220, 40)
+RED: Color = (220, 30, 30)
 BLUE: Color = (30, 60, 220)
 
 SAMPLE_RATE = 16_000  # Hz, what the audio encoder hears
@@ -50,6 +51,12 @@ def square(x: float, y: float, radius: float) -> list[tuple[float, float]]:
     """The four corners of a square around (x, y), in pixels."""
     half = 0.88 * radius
     return [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
+
+
+def circle(x: float, y: float, radius: float) -> list[tuple[float, float]]:
+    """So many corners that none is seen, around (x, y), in pixels."""
+    angles = (2 * math.pi * index / 360 for index in range(360))
+    return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
 
 
 def picture(
@@ -150,6 +157,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picture(star, YELLOW, BLACK).save(folder / "star.png", optimize=True)
     picture(square, BLUE, WHITE).save(folder / "square.png", optimize=True)
+    picture(circle, RED, WHITE).save(folder / "circle.png", optimize=True)
     sounds = {"tone": tone(880.0, 1.5), "sweep": sweep(220.0, 880.0, 1.5)}
     for name, samples in sounds.items():
         write_sound(folder / f"{name}.wav", recorded(samples))

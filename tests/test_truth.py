@@ -1,0 +1,138 @@
+"""The embedded checkpoint as an oracle: it answers rightly through every engine and the page, and wrongly as soon as
+something between the user and the model breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from omni_backend import AudioDelta, Backend, ChatRequest
+from omni_backend import prompt as layout
+from omni_ui.server import App
+from tests.browser import Visit
+from tests.contract import SPOKEN, answer, request
+from tests.serving import serving
+from tests.truths import (
+    EXAMPLES,
+    TRUTHS,
+    Asked,
+    answers,
+    examples,
+    golden_files,
+    media_of,
+    requests,
+    right,
+    with_media,
+)
+from tools.tiny.lexicon import VOICES, Voice, pitch_of
+
+pytestmark = pytest.mark.engine
+
+NAMES = list(TRUTHS)
+ON_THE_PAGE = [name for name, turns in TRUTHS.items() if all(turn.question for turn in turns)]
+HERTZ = 3.0
+"""How far a voice may be from its pitch."""
+
+Break = Callable[[ChatRequest], ChatRequest]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    golden_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(engine: Backend) -> Iterator[App]:
+    with serving(engine, embedded=True) as app:
+        yield app
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_answers_rightly(engine: Backend, files: Path, name: str) -> None:
+    assert answers(engine, requests(TRUTHS[name], files)) == right(TRUTHS[name])
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: " ".join([example.question, *example.files]))
+def test_examples_are_answered_rightly(engine: Backend, example: Asked) -> None:
+    assert answers(engine, requests((example,), EXAMPLES)) == [example.answer]
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("name", NAMES)
+def test_vllm_answers_rightly(vllm_engine: Backend, files: Path, name: str) -> None:
+    assert answers(vllm_engine, requests(TRUTHS[name], files)) == right(TRUTHS[name])
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ON_THE_PAGE)
+def test_the_page_answers_rightly(app: App, visit: Callable[..., Visit], files: Path, name: str) -> None:
+    page = visit(app.url)
+    for number, turn in enumerate(TRUTHS[name], start=1):
+        if turn.files:
+            page.attach(*(files / file for file in turn.files))
+        page.say(turn.question)
+        page.finished(answers=number)
+        expect(page.history.locator(".bot-row").nth(number - 1).locator(".message-content")).to_have_text(turn.answer)
+
+
+def media_swapped(asked: ChatRequest) -> ChatRequest:
+    return with_media(asked, [*reversed(media_of(asked))])
+
+
+def last_file_dropped(asked: ChatRequest) -> ChatRequest:
+    return with_media(asked, [*media_of(asked)[:-1], None])
+
+
+def history_lost(asked: ChatRequest) -> ChatRequest:
+    return replace(asked, messages=asked.messages[-1:])
+
+
+def films_unheard(asked: ChatRequest) -> ChatRequest:
+    return replace(asked, use_audio_in_video=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        (media_swapped, "two pictures"),
+        (media_swapped, "a sound, then a picture"),
+        (last_file_dropped, "two pictures"),
+        (last_file_dropped, "a picture and a sound"),
+        (history_lost, "a name"),
+        (films_unheard, "a sounding film"),
+    ],
+)
+def test_a_broken_conversation_shows(engine: Backend, files: Path, broken: Break, name: str) -> None:
+    asked = [broken(each) for each in requests(TRUTHS[name], files)]
+    assert answers(engine, asked) != right(TRUTHS[name])
+
+
+def test_a_wrong_frame_rate_shows(engine: Backend, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate = layout.frame_rate
+    monkeypatch.setattr(layout, "frame_rate", lambda longest, budget: rate(longest, budget) / 2)
+    turns = TRUTHS["the length of a film"]
+    assert answers(engine, requests(turns, files)) != right(turns)
+
+
+def pitch(engine: Backend, voice: str | None) -> float:
+    """Hz."""
+    events = asyncio.run(answer(engine, request("Hello!", modalities=SPOKEN, voice=voice)))
+    return pitch_of(np.concatenate([event.pcm for event in events if isinstance(event, AudioDelta)]))
+
+
+@pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.name)
+def test_every_voice_has_its_pitch(engine: Backend, voice: Voice) -> None:
+    assert pitch(engine, voice.name) == pytest.approx(voice.pitch, abs=HERTZ)
+
+
+def test_an_ignored_voice_shows(engine: Backend) -> None:
+    unchosen = pitch(engine, None)
+    assert len([voice for voice in VOICES if abs(unchosen - voice.pitch) <= HERTZ]) == 1
