@@ -18,6 +18,8 @@ ALLOW = f"microphone; camera; autoplay; clipboard-write; {LOCAL}"
 FRAME = '<!doctype html><iframe src="{url}" allow="{allow}" style="width: 1000px; height: 700px"></iframe>'
 LEFT = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out.")
 """What Gradio's script logs as a page is left whose stream is still open: it ends the stream itself."""
+PATIENCE_MS = 60_000
+"""For a page to be ready on a machine that has much else to do."""
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -114,7 +116,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
         _watch(visit)
         visit.page.goto(url)
         if wait:
-            visit.page.locator(".omni-ready").wait_for()
+            visit.page.locator(".omni-ready").wait_for(timeout=PATIENCE_MS)
         return visit
 
     yield open_page

@@ -66,10 +66,9 @@ async def test_stopping_frees_the_engine_and_the_next_run_asks_nothing_twice(sto
     job = CaptionJob(store, ears)
     running = asyncio.create_task(job.run())
     await until(lambda: job.live.get((1, endless, 0)) and len(texts(store)) >= endless)
-    asked = ears.active_requests
     await cancelled(running)
     assert (ears.active_requests, job.live, job.problem, left_over(store)) == (0, {}, None, [])
-    assert 1 <= ears.cancelled <= asked
+    assert 1 <= ears.cancelled <= concurrency + 1  # with the one that is prepared beside
     done = [text for kept in captions(store) for text in kept]
     assert ("a.wav 0" in done) is (endless == 1)
     assert (item(store).state, item(store).starts) == ("waiting", 0)

@@ -88,9 +88,9 @@ async def test_the_engine_lets_go_of_what_is_stopped(vllm_never_ending: Backend,
 def test_a_closed_tab_frees_the_engine(visit: Callable[..., Visit], vllm_never_ending: Backend) -> None:
     with serving(vllm_never_ending) as app:
         page = visit(app.url)
-        page.say("What do you see and hear?")
+        page.say("Hello!")
         wait_until(lambda: unfinished(vllm_never_ending) == 1, "an answer in the engine")
-        page.live.get_by_text("I see").first.wait_for()
+        page.live.get_by_text("Hello!").first.wait_for()
         page.page.close()
         wait_until(lambda: unfinished(vllm_never_ending) == 0, "an idle engine")
 

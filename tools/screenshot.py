@@ -47,9 +47,9 @@ class Picture:
 
 
 PICTURES: Final = (
-    Picture("screenshot.png", 1100, 860, ("square.png · tone.wav",), {"locale": "en-US"}),
+    Picture("screenshot.png", 1100, 860, ("circle.png · sweep.wav",), {"locale": "en-US"}),
     Picture(
-        *("screenshot-dark.png", 1280, 960, ("star.png", "What color is it?")),
+        *("screenshot-dark.png", 1280, 960, ("star.png", "What color is the background?")),
         {"locale": "en-US", "color_scheme": "dark"},
         show_settings,
     ),
@@ -98,11 +98,11 @@ def take(picture: Picture, browser: Browser, url: str) -> None:
     page.locator(".omni-ready").wait_for(timeout=PATIENCE_MS)
     example, *more = picture.questions
     page.locator("#omni-examples button", has_text=f"· {example}").first.click()
-    page.locator("#omni-composer .thumbnail-item").first.wait_for()
-    send(page, 1)
+    answered(page, 1)
     for number, question in enumerate(more, start=2):
         page.locator("#omni-composer textarea").fill(question)
-        send(page, number)
+        page.locator("#omni-composer textarea").press("Enter")
+        answered(page, number)
     picture.finish(page)
     page.evaluate("document.activeElement.blur()")
     page.mouse.move(0, 0)
@@ -110,9 +110,8 @@ def take(picture: Picture, browser: Browser, url: str) -> None:
     context.close()
 
 
-def send(page: Page, number: int) -> None:
-    """Sends what stands in the composer and waits for answer `number`, whole, and until its sound has died away."""
-    page.locator("#omni-composer textarea").press("Enter")
+def answered(page: Page, number: int) -> None:
+    """Waits for answer `number`, whole, and until its sound has died away."""
     page.locator("#omni-history .bot-row").nth(number - 1).wait_for(timeout=PATIENCE_MS)
     page.locator("#omni-composer .submit-button").wait_for()
     page.locator("#omni-history audio").nth(number - 1).wait_for(state="attached", timeout=PATIENCE_MS)
