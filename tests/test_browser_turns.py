@@ -313,6 +313,14 @@ def test_the_spoken_answer_stays_with_its_turn(app: App, visit: Open) -> None:
     backend.close()
 
 
+def test_the_first_words_are_not_wiped_as_the_page_comes_up(page: Visit) -> None:
+    page.composer.fill("Hi")
+    page.page.evaluate("sessionStorage.removeItem('omni-draft')")
+    # What the page does at its start with a composer that was empty a moment ago: nothing.
+    assert page.page.evaluate("omni.kept({ text: '', files: [] })") == {"__type__": "update"}
+    expect(page.composer).to_have_value("Hi")
+
+
 def test_what_was_not_sent_survives_a_reload(page: Visit, backend: ScriptedBackend) -> None:
     talked(page, backend, 1)
     page.attach(EXAMPLES / "star.png", EXAMPLES / "tone.wav")

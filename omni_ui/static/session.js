@@ -35,10 +35,11 @@
       () => false,
     );
 
-  // The composer with what it held before the reload, without files that the server does not have any more.
+  // The composer with what it held before the reload, without files that the server does not have any more. With
+  // nothing to bring back it is left alone: its value of now would wipe what is typed until this is carried out.
   omni.kept = async (value) => {
     isBack = true;
-    if (value?.text || value?.files?.length || !kept("omni-draft")) return value;
+    if (value?.text || value?.files?.length || !kept("omni-draft")) return { __type__: "update" };
     const { text, files } = JSON.parse(kept("omni-draft"));
     const there = await Promise.all(files.map(isThere));
     return { text, files: files.filter((_, index) => there[index]) };
