@@ -17,13 +17,13 @@ from torch.nn.functional import cross_entropy, pad
 
 from tools.tiny.ahead import ahead
 from tools.tiny.inputs import Example, Tensors, collate, example
-from tools.tiny.lessons import Lesson, make_lesson
+from tools.tiny.lessons import TASKS, Lesson, make_lesson
 from tools.tiny.lexicon import VOICES, Lexicon
 from tools.tiny.loop import Schedule, fit
 from tools.tiny.run import Run
 
-SPOKEN_TASKS: Final = {"memory": 4, "sum": 2, "sound": 5, "one thing": 4, "two things": 3, "see and hear": 4, "film": 2}
-"""How often lessons of each kind are spoken; the refusal and small talk come up in `memory`."""
+SPOKEN_TASKS: Final = {name: task.weight for name, task in TASKS.items() if name != "box"} | {"refusal": 4}
+"""How often lessons of each kind are spoken: all that people may hear must have been taught. Boxes are no words."""
 _ANSWERS: Final = 12  # in a step
 _UNSEEN: Final = 0.7  # of the answers are spoken without files and earlier turns, which only cost time
 _HEADER: Final = 3  # tokens of `<|im_start|>assistant\n`
