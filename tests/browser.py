@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Frame, Locator, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Frame, Locator, Page, Route, expect, sync_playwright
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
@@ -20,6 +20,7 @@ LEFT = ("console: AbortError: signal is aborted", "console: Unexpected error Con
 """What Gradio's script logs as a page is left whose stream is still open: it ends the stream itself."""
 PATIENCE_MS = 60_000
 """For a page to be ready on a machine that has much else to do."""
+expect.set_options(timeout=20_000)  # for the same reason; what comes at once costs nothing
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -86,6 +87,11 @@ class Visit:
         """The player's state and how often it ran dry."""
         state, underruns = self.page.evaluate("[omniPlayer.state, omniPlayer.underruns]")
         return str(state), int(underruns)
+
+
+def settle(page: Page) -> None:
+    """Waits out the frame in which Gradio writes its values into what was just unfolded, over what is typed there."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from omni_backend import Capabilities, phrase
 from omni_backend.caption import limits
 from omni_ui.captioner.server import CaptionApp
-from tests.browser import EXAMPLES, Visit
+from tests.browser import EXAMPLES, Visit, settle
 from tests.caption_page import CaptionPage, Scribe, jobs_of, sounds
 from tests.composer import Gate
 from tests.serving import captioning
@@ -262,6 +262,7 @@ def test_the_settings_reach_the_engine(
     panel.get_by_role("button", name=phrase("panel.sampling").text()).click()
     temperature = panel.get_by_role("spinbutton", name=phrase("panel.temperature").text())
     expect(temperature).to_have_value("0.7")
+    settle(captions.page)
     temperature.fill("0.9")
     panel.get_by_role("spinbutton", name=phrase("panel.max_tokens").text()).fill("77")
     expect(panel.get_by_role("slider", name=phrase("panel.temperature").text())).to_have_value("0.9")

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from omni_backend import Capabilities, ReasoningDelta, ScriptedBackend, TextDelta, phrase
 from omni_ui.server import App
 from tests import states
-from tests.browser import Visit
+from tests.browser import Visit, settle
 from tests.keys import Keys, in_order
 from tests.states import FOREVER, STATES
 
@@ -109,6 +109,7 @@ def test_the_settings(page: Visit, backend: ScriptedBackend) -> None:
     keys.to("#omni-sampling .label-wrap")
     keys.press("Enter")
     expect(page.page.locator("#omni-sampling input[type=range]").first).to_be_visible()
+    settle(page.page)
     keys.to("#omni-sampling input[type=range]")
     keys.press("ArrowRight")
     keys.press("Escape")

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from omni_backend import Capabilities, EngineDied, SamplingParams, ScriptedBackend, phrase
 from omni_ui.server import App
-from tests.browser import Visit
+from tests.browser import Visit, settle
 from tests.serving import serving
 
 pytestmark = pytest.mark.browser
@@ -44,6 +44,7 @@ def open_panel(page: Visit, *, sampling: bool = False) -> Locator:
         # Gradio makes what is folded away only now, and gives it its values a moment later.
         for name in ("Top-k", "Longest answer"):
             expect(panel.get_by_role("spinbutton", name=name)).not_to_have_value("")
+        settle(page.page)
     return panel
 
 
