@@ -27,17 +27,17 @@ from tools.tiny.code2wav import train_code2wav
 from tools.tiny.drawings import RGB, draw_scene, make_film
 from tools.tiny.encoders import token_labels, train_sound, train_vision
 from tools.tiny.evaluate import Exam, is_right, overlap, run_exam, table
-from tools.tiny.files import write
+from tools.tiny.files import LOSSY, decoded, encoded_sound, write
 from tools.tiny.inputs import IGNORED, example, messages
 from tools.tiny.joint import JointPlan, step_batches, train_joint
 from tools.tiny.lessons import TASKS, Lesson, Studio, Turn, make_lesson
 from tools.tiny.lexicon import FRAME, Lexicon
-from tools.tiny.listen import Recogniser, differences
+from tools.tiny.listen import Hearing, Recogniser, differences, listen, spoken_lesson
 from tools.tiny.loop import Schedule
 from tools.tiny.run import Run
 from tools.tiny.sounds import LONG, RATE, Samples, make_clip
 from tools.tiny.students import load_student, processing_of, save_student
-from tools.tiny.talker import Speech, talker_logits, train_talker
+from tools.tiny.talker import Speech, spoken, talker_logits, train_talker
 from tools.tiny.world import Motion, Scene, Sound, Thing, random_scene
 
 pytestmark = pytest.mark.engine
@@ -170,6 +170,16 @@ def test_sounds_are_what_they_are_called() -> None:
     assert max(lengths) > 20
 
 
+@pytest.mark.parametrize("kind", LOSSY)
+def test_a_codec_changes_a_sound_little(kind: str) -> None:
+    tone = (np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE) / 4).astype(np.float32)
+    heard = decoded(encoded_sound(tone, kind))
+    assert abs(heard.size - tone.size) < 0.1 * RATE
+    assert pitches(heard)[0] == pytest.approx(440, abs=5)
+    assert float(np.sqrt(np.square(heard).mean())) == pytest.approx(0.25 / np.sqrt(2), rel=0.1)
+    assert not np.array_equal(heard[: tone.size], tone)
+
+
 # What is asked and answered
 
 
@@ -214,7 +224,7 @@ def test_an_examination_is_about_other_things_than_the_lessons() -> None:
 def test_inputs_are_those_of_the_app(
     task: str, engine: Backend, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "_MP3", 0.0)
+    monkeypatch.setattr(inputs, "_LOSSY", 0.0)
     monkeypatch.setattr(inputs, "_JPEG", 0.0)
     taught = lesson(task, seed=4, system="You are a helpful assistant.")
     ours = example(taught, run.processing, random.Random(0))
@@ -340,8 +350,22 @@ def test_the_lexicon_speaks_answers_on_the_grid_of_frames(small_lexicon: Lexicon
     for task in TASKS:
         for seed in range(20):
             answer = lesson(task, seed).turns[-1].answer
-            if answer.isascii() and "<think>" not in answer and "[" not in answer:
-                assert small_lexicon.spoken(answer, "ethan") is not None, answer
+            if answer.isascii() and "[" not in answer:
+                assert small_lexicon.spoken(answer.rpartition("</think>\n\n")[2], "ethan") is not None, answer
+
+
+def test_the_voice_is_silent_while_the_model_thinks(small_lexicon: Lexicon) -> None:
+    tokenizer = processing_of(TINY_CHECKPOINT).processor.tokenizer
+    thought, said = "<think>\nthree, four\n</think>\n\n", "Two plus two is four."
+    silence = small_lexicon.codes["aiden", ","][0]
+    loud = spoken(said, "aiden", small_lexicon, tokenizer)
+    codes = spoken(thought + said, "aiden", small_lexicon, tokenizer)
+    assert loud is not None
+    assert codes is not None
+    assert torch.equal(codes[-len(loud) :], loud)
+    assert len(codes) - len(loud) == len(tokenizer(thought)["input_ids"])
+    assert (codes[: -len(loud)] == silence).all()
+    assert spoken(thought + "你好", "aiden", small_lexicon, tokenizer) is None
 
 
 @pytest.mark.usefixtures("small")
@@ -412,6 +436,25 @@ def test_the_recogniser_hears_words_wherever_they_are_and_none_in_noise() -> Non
     slower = np.interp(np.arange(0, sound.size, 0.95), np.arange(sound.size), sound).astype(np.float32)
     assert differences(said, recogniser.hear(slower)) <= 1
     assert differences(["a", "b", "c"], ["a", "x", "b"]) == 2
+
+
+@pytest.mark.parametrize("task", ["memory", "sounding film"])
+def test_a_spoken_answer_is_listened_to(
+    task: str, engine: Backend, small_lexicon: Lexicon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.tiny.listen.speak_afresh", hum)
+    lesson = spoken_lesson(task, 0, 1)
+    assert lesson.language == "en"
+
+    def hear(self: Recogniser, sound: Samples) -> list[str]:
+        assert sound.size > RATE
+        return ["extra"]
+
+    monkeypatch.setattr(Recogniser, "hear", hear)
+    heard = listen(engine, Recogniser(small_lexicon, "aiden"), "aiden", lesson)
+    assert heard.understood == 0
+    assert 1 <= heard.words <= 12
+    assert str(heard + Hearing(5, 5)).startswith(f"5 of {heard.words + 5} words understood")
 
 
 def test_a_saved_checkpoint_is_whole(run: Run, tmp_path: Path) -> None:

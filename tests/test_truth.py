@@ -18,6 +18,7 @@ from omni_ui.server import App
 from tests.browser import Visit
 from tests.contract import SPOKEN, answer, request
 from tests.serving import serving
+from tests.tiny_checkpoints import TINY_CHECKPOINT
 from tests.truths import (
     EXAMPLES,
     TRUTHS,
@@ -30,6 +31,7 @@ from tests.truths import (
     right,
     with_media,
 )
+from tests.vllm_server import vllm_serve
 from tools.tiny.lexicon import VOICES, Voice, pitch_of
 
 pytestmark = pytest.mark.engine
@@ -69,6 +71,23 @@ def test_examples_are_answered_rightly(engine: Backend, example: Asked) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_vllm_answers_rightly(vllm_engine: Backend, files: Path, name: str) -> None:
     assert answers(vllm_engine, requests(TRUTHS[name], files)) == right(TRUTHS[name])
+
+
+@pytest.fixture(scope="module")
+def vllm_server(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """The server backend over a real `vllm serve`."""
+    folder = tmp_path_factory.mktemp("serve")
+    with vllm_serve(TINY_CHECKPOINT, folder, "--enforce-eager", "--trust-request-mm-kwargs") as server:
+        backend = server.backend(server.folder, files)
+        yield backend
+        backend.close()
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vllm_server_answers_rightly(vllm_server: Backend, files: Path, name: str) -> None:
+    assert answers(vllm_server, requests(TRUTHS[name], files)) == right(TRUTHS[name])
 
 
 @pytest.mark.browser

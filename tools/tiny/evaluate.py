@@ -31,10 +31,9 @@ from omni_backend import (
     create_backend,
 )
 from omni_backend.types import ReasoningDelta, TextDelta
-from tools.tiny.drawings import Picture
-from tools.tiny.files import write
+from tools.tiny.files import ending, write
 from tools.tiny.inputs import media_type
-from tools.tiny.lessons import TASKS, Lesson, Medium, Movie, Turn, app_system, make_lesson
+from tools.tiny.lessons import TASKS, Lesson, Movie, Turn, app_system, make_lesson
 from tools.tiny.sounds import Clip
 from tools.tiny.voices import speak_afresh
 
@@ -135,7 +134,7 @@ async def examine(backend: Backend, lesson: Lesson, folder: Path, rng: random.Ra
     answers = []
     for index, turn in enumerate(lesson.turns):
         parts = tuple(
-            MediaPart(media_type(medium), str(write(medium, folder / f"{index}-{place}.{_ending(medium, rng)}")))
+            MediaPart(media_type(medium), str(write(medium, folder / f"{index}-{place}.{ending(medium, rng)}")))
             for place, medium in enumerate(turn.media)
         )
         said.append(Message("user", (*parts, TextPart(turn.question)) if turn.question else parts))
@@ -176,12 +175,6 @@ def _wrong(lesson: Lesson, answers: list[str]) -> Iterator[tuple[str, str, str]]
     for turn, answer in zip(lesson.turns, answers, strict=True):
         if not is_right(turn, answer):
             yield turn.question, turn.answer, answer
-
-
-def _ending(medium: Medium, rng: random.Random) -> str:
-    if isinstance(medium, Picture):
-        return rng.choice(["png", "jpg"])
-    return rng.choice(["wav", "mp3"] if isinstance(medium, Clip) else ["mp4", "webm"])
 
 
 def main() -> None:

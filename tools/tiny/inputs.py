@@ -1,7 +1,7 @@
 """Lessons → the tensors that the app would feed, through the app's own code and the checkpoint's own processor.
 
 Only the reading of files is left out: pictures, sounds and films are handed over as they were drawn. Some sounds go
-through MP3 and some pictures through JPEG, so that what those do to them is known too.
+through lossy codecs and some pictures through JPEG, so that what those do to them is known too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from omni_backend.media_sound import BLOCK
 from omni_backend.processor import Processing
 from omni_backend.types import ChatRequest, MediaPart, MediaType, Message, Part, TextPart
 from tools.tiny.drawings import Picture
-from tools.tiny.files import decoded, encoded_sound
+from tools.tiny.files import LOSSY, decoded, encoded_sound
 from tools.tiny.lessons import Lesson, Medium, Movie
 from tools.tiny.sounds import Clip
 
@@ -34,7 +34,8 @@ Tensors = dict[str, torch.Tensor]
 
 IGNORED: Final = -100
 """The label of what is not to be learned."""
-_MP3: Final = 0.15  # share of sounds
+_LOSSY: Final = 0.25  # share of sounds
+_BIT_RATES: Final = (48_000, 64_000, 96_000)
 _JPEG: Final = 0.2  # share of pictures
 _MAX_PIXELS: Final = 10**8
 
@@ -132,8 +133,8 @@ class DrawnMedia(MediaLoader):
 
     def _heard(self, clip: Clip) -> NDArray[np.float32]:
         samples = clip.samples
-        if self._rng.random() < _MP3:
-            samples = decoded(encoded_sound(samples, "mp3"))
+        if self._rng.random() < _LOSSY:
+            samples = decoded(encoded_sound(samples, self._rng.choice(LOSSY), self._rng.choice(_BIT_RATES)))
         return np.pad(samples, (0, -samples.size % BLOCK))
 
 

@@ -300,23 +300,23 @@ class Task:
 
 
 TASKS: Final[dict[str, Task]] = {
-    "memory": Task(_memory, 3),
-    "sum": Task(_sum, 4),
+    "memory": Task(_memory, 2),
+    "sum": Task(_sum, 2),
     "sound": Task(_sound, 3),
     "long sound": Task(_long_sound, 3),
-    "caption": Task(_caption, 4),
-    "one thing": Task(_one, 4),
-    "two things": Task(_two, 5),
-    "three things": Task(_three, 6),
-    "see and hear": Task(_see_and_hear, 5),
-    "several turns": Task(_several, 4),
-    "shape": Task(_shape, 2),
+    "caption": Task(_caption, 5),
+    "one thing": Task(_one, 3),
+    "two things": Task(_two, 6),
+    "three things": Task(_three, 8),
+    "see and hear": Task(_see_and_hear, 9),
+    "several turns": Task(_several, 5),
+    "shape": Task(_shape, 3),
     "film": Task(_silent_film, 5),
-    "sounding film": Task(_sounding_film, 6),
-    "new word": Task(_new_word, 3),
+    "sounding film": Task(_sounding_film, 9),
+    "new word": Task(_new_word, 2),
     "refusal": Task(_refuse, 1),
-    "box": Task(_box, 3),
-    "thought": Task(_think, 2),
+    "box": Task(_box, 9),
+    "thought": Task(_think, 1),
 }
 SOUND_KINDS: Final = (*STEADY, "beeps", "word")
 _CHINESE: Final = 0.35  # share of lessons

@@ -1,6 +1,6 @@
-"""Listens to what a checkpoint says: how many of its spoken words are understood.
+"""Listens to what a checkpoint says: how many of its spoken words are understood, in answers of every task.
 
-    python -m tools.tiny.listen assets/tiny-qwen3-omni RUN/lexicon.pt --n 50
+    python -m tools.tiny.listen assets/tiny-qwen3-omni RUN/lexicon.pt --n 10
 
 The recogniser is not trained: connected words by dynamic time warping against espeak-ng's own rendering of the
 lexicon. It hears the sound alone and knows neither the answer nor how many words it has.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import tempfile
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,11 +22,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omni_backend import AudioDelta, Backend, BackendOptions, ChatRequest, SamplingParams, TextDelta, create_backend
-from omni_backend.types import Message, TextPart
-from tools.tiny.lessons import make_lesson
+from omni_backend import (
+    AudioDelta,
+    Backend,
+    BackendOptions,
+    ChatRequest,
+    MediaPart,
+    SamplingParams,
+    TextDelta,
+    create_backend,
+)
+from tools.tiny.files import ending, write
+from tools.tiny.inputs import media_type, messages
+from tools.tiny.lessons import Lesson, make_lesson
 from tools.tiny.lexicon import SIGNS, VOICES, Lexicon, log_mel, units
 from tools.tiny.sounds import Samples
+from tools.tiny.talker import SPOKEN_TASKS
+from tools.tiny.voices import speak_afresh
 
 Features = NDArray[np.float32]
 
@@ -33,7 +46,7 @@ _HOP: Final = 240  # samples, 10 ms
 _RANGE: Final = 6.0  # natural logarithms below the loudest; what is quieter is silence
 _WORD_COST: Final = 12.0  # of beginning a word; without it long words fall into short ones
 _QUIET: Final = 1.0  # of `_RANGE`: where the loudest band of a word's edge is below, it is cut off
-_TASKS: Final = ("memory", "sum")
+_MAX_TOKENS: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,32 +144,50 @@ async def _spoken(backend: Backend, request: ChatRequest) -> tuple[str, Samples]
     return text, np.concatenate(sound)
 
 
-def _say_nothing(word: str, rng: random.Random) -> Samples:
-    raise AssertionError(f"{word}: only lessons without sounds are spoken")
+@dataclass(slots=True)
+class Hearing:
+    """How many of the words of spoken answers were understood; words that were added count against it."""
+
+    understood: int = 0
+    words: int = 0
+
+    def __add__(self, other: Hearing) -> Hearing:
+        return Hearing(self.understood + other.understood, self.words + other.words)
+
+    def __str__(self) -> str:
+        return f"{self.understood} of {self.words} words understood, {self.understood / max(1, self.words):.1%}"
 
 
-def listen(backend: Backend, lexicon: Lexicon, voice: str, count: int, seed: int) -> tuple[int, int]:
-    """Words understood and words of `count` spoken answers; added words count against it."""
-    recogniser = Recogniser(lexicon, voice)
-    wrong = words = index = 0
-    while count:
-        rng = random.Random(f"listen/{seed}/{index}")
-        index += 1
-        lesson = make_lesson(rng.choice(_TASKS), rng, _say_nothing, system="")
-        if lesson.language == "zh":
-            continue
-        count -= 1
+def spoken_lesson(task: str, seed: int, index: int) -> Lesson:
+    """A conversation whose last answer is in English; a pure function of its arguments."""
+    rng = random.Random(f"listen/{seed}/{task}/{index}")
+    while True:
+        lesson = make_lesson(task, rng, speak_afresh, exam=True, system="")
+        if lesson.language == "en":
+            return lesson
+
+
+def listen(backend: Backend, recogniser: Recogniser, voice: str, lesson: Lesson) -> Hearing:
+    """Has the last turn of a lesson answered aloud, from files, and hears whether it says what it writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        rng = random.Random(lesson.task)
+        media = [medium for turn in lesson.turns for medium in turn.media]
+        parts = {
+            id(medium): MediaPart(
+                media_type(medium), str(write(medium, Path(folder, f"{place}.{ending(medium, rng)}")))
+            )
+            for place, medium in enumerate(media)
+        }
         request = ChatRequest(
-            (Message("user", (TextPart(lesson.turns[0].question),)),),
-            SamplingParams(temperature=0, max_tokens=40),
+            messages(lesson, len(lesson.turns), parts),
+            SamplingParams(temperature=0, max_tokens=_MAX_TOKENS),
             modalities=frozenset({"text", "audio"}),
             voice=voice,
         )
         text, sound = asyncio.run(_spoken(backend, request))
-        right = [unit for unit in units(text) if unit not in SIGNS]
-        wrong += differences(right, recogniser.hear(sound))
-        words += len(right)
-    return max(0, words - wrong), words
+    right = [unit for unit in units(text) if unit not in SIGNS]
+    wrong = differences(right, recogniser.hear(sound))
+    return Hearing(max(0, len(right) - wrong), len(right))
 
 
 def main() -> None:
@@ -164,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", help="a folder")
     parser.add_argument("lexicon", type=Path, help="lexicon.pt of a training; made now if it is not there")
-    parser.add_argument("--n", type=int, default=50, help="answers in each voice (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=10, help="answers of each task in each voice (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--voice", choices=[voice.name for voice in VOICES], help="only this one")
     options = parser.parse_args()
@@ -172,9 +203,15 @@ def main() -> None:
     backend = create_backend("transformers", BackendOptions(options.checkpoint, generate_audio=True, single_turn=True))
     backend.wait_until_ready()
     for voice in VOICES:
-        if options.voice in (None, voice.name):
-            right, words = listen(backend, lexicon, voice.name, options.n, options.seed)
-            print(f"{voice.name}: {right} of {words} words understood, {right / words:.1%}", flush=True)
+        if options.voice not in (None, voice.name):
+            continue
+        recogniser, whole = Recogniser(lexicon, voice.name), Hearing()
+        for task in SPOKEN_TASKS:
+            lessons = (spoken_lesson(task, options.seed, index) for index in range(options.n))
+            heard = sum((listen(backend, recogniser, voice.name, lesson) for lesson in lessons), Hearing())
+            print(f"{voice.name}, {task}: {heard}", flush=True)
+            whole += heard
+        print(f"{voice.name}: {whole}", flush=True)
     backend.close()
 
 

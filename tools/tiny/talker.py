@@ -22,7 +22,12 @@ from tools.tiny.lexicon import VOICES, Lexicon
 from tools.tiny.loop import Schedule, fit
 from tools.tiny.run import Run
 
-SPOKEN_TASKS: Final = {name: task.weight for name, task in TASKS.items() if name != "box"} | {"refusal": 4}
+SPOKEN_TASKS: Final = {
+    **{name: task.weight for name, task in TASKS.items() if name != "box"},
+    "refusal": 4,
+    "memory": 4,
+    "sum": 4,
+}
 """How often lessons of each kind are spoken: all that people may hear must have been taught. Boxes are no words."""
 _ANSWERS: Final = 12  # in a step
 _UNSEEN: Final = 0.7  # of the answers are spoken without files and earlier turns, which only cost time
@@ -86,9 +91,22 @@ def random_speech(run: Run, lexicon: Lexicon, rng: random.Random) -> Speech:
         if rng.random() < _UNSEEN:
             lesson = replace(lesson, turns=(replace(lesson.turns[-1], media=()),))
         voice = rng.choice(VOICES).name
-        codes = lexicon.spoken(lesson.turns[-1].answer, voice)
+        codes = spoken(lesson.turns[-1].answer, voice, lexicon, run.processing.processor.tokenizer)
         if codes is not None:
             return Speech(example(lesson, run.processing, rng), voice, codes)
+
+
+def spoken(answer: str, voice: str, lexicon: Lexicon, tokenizer: Any) -> torch.Tensor | None:
+    """The codes of an answer, shape (frames, code groups): silent while it thinks, a frame for each token it reads.
+
+    None when something of it cannot be spoken.
+    """
+    thought, tag, said = answer.rpartition("</think>\n\n")
+    codes = lexicon.spoken(said, voice)
+    if codes is None or not thought:
+        return codes
+    silent = lexicon.codes[voice, ","][:1]
+    return torch.cat([silent.expand(len(tokenizer(thought + tag)["input_ids"]), -1), codes])
 
 
 def talker_loss(run: Run, speeches: Sequence[Speech], rng: random.Random) -> torch.Tensor:

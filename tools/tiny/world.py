@@ -89,8 +89,8 @@ def random_motion(rng: random.Random) -> Motion:
 
 
 def random_sound(rng: random.Random, words: tuple[str, ...] = WORDS) -> Sound:
-    """Steady sounds, beeps and words as 6 to 3 to 6."""
-    kind = rng.choices([*STEADY, "beeps", "word"], [1] * len(STEADY) + [3, 6])[0]
+    """Steady sounds, beeps and words as 6 to 5 to 6; beeps are the hardest."""
+    kind = rng.choices([*STEADY, "beeps", "word"], [1] * len(STEADY) + [5, 6])[0]
     if kind == "beeps":
         return Sound("beeps", count=rng.randint(1, MOST_BEEPS))
     return Sound("word", word=rng.choice(words)) if kind == "word" else Sound(kind)
