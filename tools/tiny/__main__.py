@@ -15,7 +15,7 @@ import torch
 
 from tools.tiny.code2wav import initialise, train_code2wav
 from tools.tiny.encoders import train_sound, train_vision
-from tools.tiny.joint import BATCH_TOKENS, LESSONS, JointPlan, train_joint
+from tools.tiny.joint import BATCH_TOKENS, FIRST_STEPS, LESSONS, JointPlan, train_joint
 from tools.tiny.lexicon import Lexicon
 from tools.tiny.loop import Schedule
 from tools.tiny.run import Run
@@ -56,6 +56,7 @@ def _joint(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
         lessons=options.lessons,
         keep_words=options.keep_words,
         encoders=options.encoders,
+        first=0 if options.warm else FIRST_STEPS,
         batch_tokens=BATCH_TOKENS if run.device.type == "cpu" else _GPU_BATCH_TOKENS,
     )
     train_joint(run, plan)

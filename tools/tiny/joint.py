@@ -29,6 +29,7 @@ LESSONS: Final = 32
 
 FIRST: Final = {"shape": 14.0, "one thing": 10.0, "box": 0.0}
 """Weights of tasks: what things are called is learned soon where little else is to be seen, and late otherwise."""
+FIRST_STEPS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class JointPlan:
     """In a step."""
     weights: Mapping[str, float] = field(default_factory=lambda: {name: task.weight for name, task in TASKS.items()})
     """How often each task comes up."""
-    first: int = 600
+    first: int = FIRST_STEPS
     """Steps in which `FIRST` holds, too."""
     keep_words: bool = False
     """Whether the token embeddings stay as they are, so that a talker that was trained on them still knows them."""
