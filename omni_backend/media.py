@@ -27,7 +27,7 @@ from omni_backend import defaults
 from omni_backend.capabilities import Limits
 from omni_backend.errors import BadMedia
 from omni_backend.media_cache import Cache
-from omni_backend.media_container import Decoding, look_at_container, measure, opened, streams
+from omni_backend.media_container import Decoding, first_time, look_at_container, measure, opened, streams
 from omni_backend.media_fetch import Fetcher
 from omni_backend.media_frames import FrameSampler, sample_count
 from omni_backend.media_image import load_image, look_at_image
@@ -179,12 +179,13 @@ class MediaLoader:
         """The sound, piece by piece. Raises BadMedia for a file without any and for one that is too damaged."""
         from av import AudioFrame
 
-        track = SoundTrack(source.name, None, self._limits.audio_seconds)
         some = False
         with opened(source) as container:
-            _, audio = streams(container, source, self._limits.image_pixels)
+            picture, audio = streams(container, source, self._limits.image_pixels)
             if audio is None:
                 raise bad_media("no_sound", source.name)
+            start = None if picture is None else first_time(picture, audio)
+            track = SoundTrack(source.name, start, self._limits.audio_seconds)
             decoding = Decoding(container, audio)
             for frame in decoding:
                 assert isinstance(frame, AudioFrame)

@@ -158,6 +158,12 @@ def streams(
     return video, audio
 
 
+def first_time(*used: VideoStream | AudioStream) -> float | None:
+    """When the first of some streams begins, by the file's header, in seconds on its clock; None: it does not say."""
+    times = [float(s.start_time * s.time_base) for s in used if s.start_time is not None and s.time_base is not None]
+    return min(times, default=None)
+
+
 class Decoding:
     """The frames of some streams, in the order of the file, for one iteration.
 

@@ -16,8 +16,8 @@ from omni_backend.catalogue import phrase
 from omni_backend.errors import BackendError
 from omni_backend.types import ChatRequest, Done, StreamEvent, TextDelta, Usage
 
-Step = StreamEvent | BackendError | Exception | float
-"""An event to send, an error to raise, or seconds to wait."""
+Step = StreamEvent | BackendError | Exception | float | threading.Event
+"""An event to send, an error to raise, seconds to wait, or what to wait for."""
 
 
 _TICK: Final = 0.005  # seconds between two looks at what a script waits for
@@ -83,7 +83,7 @@ class ScriptedBackend(Backend):
     async def _play(self, script: Sequence[Step], request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         tokens = 0
         for step in script:
-            if isinstance(step, float):
+            if isinstance(step, float | threading.Event):
                 await self._pause(step)
                 continue
             if self._closed:
@@ -97,8 +97,12 @@ class ScriptedBackend(Backend):
         if not self._closed:
             yield Done("stop", Usage(prompt_tokens=len(request.messages), completion_tokens=tokens))
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, until: float | threading.Event) -> None:
         """Waits, but not beyond `close`."""
-        end = time.monotonic() + seconds
+        if isinstance(until, threading.Event):
+            while not (self._closed or until.is_set()):  # noqa: ASYNC110 - closed and set by any thread
+                await asyncio.sleep(_TICK)
+            return
+        end = time.monotonic() + until
         while not self._closed and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - closed by any thread
             await asyncio.sleep(min(left, _TICK))

@@ -142,7 +142,7 @@ def test_a_film_without_a_microphone_is_silent_and_says_so(page: Visit, backend:
     opened(page)
     control(page, "Record film").click()
     expect(camera(page).get_by_role("status")).to_have_text(phrase("camera.no_sound").text())
-    expect(camera(page).get_by_role("timer")).to_have_text("0:01")
+    expect(camera(page).get_by_role("timer")).to_have_text(re.compile("0:0[1-9]"))
     control(page, "Stop recording").click()
     attached(page, r"film-\d{6}\.webm")
     part = received(page, backend)
@@ -205,7 +205,7 @@ def test_the_keyboard_is_enough(page: Visit, backend: ScriptedBackend) -> None:
     keys.press("Tab")
     expect(control(page, "Record film")).to_be_focused()
     keys.press("Space")
-    expect(camera(page).get_by_role("timer")).to_have_text("0:01")
+    expect(camera(page).get_by_role("timer")).to_have_text(re.compile("0:0[1-9]"))
     expect(control(page, "Stop recording")).to_be_focused()
     keys.press("Tab")
     expect(control(page, "Close")).to_be_focused()
@@ -257,7 +257,7 @@ def test_a_film_ends_at_the_longest_time(page: Visit) -> None:
       performance.now = () => now() + later;
     }""")
     control(page, "Record film").click()
-    expect(camera(page).get_by_role("timer")).to_have_text("0:01")
+    expect(camera(page).get_by_role("timer")).to_have_text(re.compile("0:0[1-9]"))
     page.page.evaluate("() => { later = 600_000 }")
     attached(page, r"film-\d{6}\.webm")
 
@@ -296,7 +296,7 @@ def test_the_window_fits(app: App, visit: Open, options: dict[str, Any], scheme:
     page = watched(visit(app.url, color_scheme=scheme, **options))
     opened(page)
     control(page, "Record film").click()
-    expect(camera(page).get_by_role("timer")).to_have_text("0:00")
+    expect(camera(page).get_by_role("timer")).to_have_text(re.compile("0:0[0-9]"))
     size = page.page.viewport_size
     assert size is not None
     assert page.page.evaluate("document.documentElement.scrollWidth") == size["width"]

@@ -49,10 +49,12 @@ def went_on(page: CaptionPage, scribe: Scribe) -> None:
 
 
 def test_a_caption_is_seen_while_it_is_written(captions: CaptionPage, scribe: Scribe) -> None:
-    scribe.write("1-0", 0.4, TextDelta("A dog "), 0.6, TextDelta("<b>barks</b>."), FOREVER)
+    go = threading.Event()
+    scribe.write("1-0", TextDelta("A dog "), go, TextDelta("<b>barks</b>."), FOREVER)
     captions.caption(EXAMPLES / "tone.wav")
     expect(captions.far).to_have_text(phrase("captioner.listening").text())
     expect(captions.writing).to_have_text("A dog ", use_inner_text=True)
+    go.set()
     expect(captions.writing).to_have_text("A dog <b>barks</b>.")
     expect(captions.page.get_by_role("progressbar", name="Progress")).to_be_visible()
     expect(captions.boxes).to_have_count(0)
@@ -60,6 +62,7 @@ def test_a_caption_is_seen_while_it_is_written(captions: CaptionPage, scribe: Sc
 
 def test_stop_frees_the_engine_and_resume_goes_on(captions: CaptionPage, scribe: Scribe) -> None:
     begin(captions, scribe)
+    expect(captions.far).to_have_text(re.compile(r"^Listening … · about \d+:\d\d left$"))
     cancelled = scribe.cancelled
     captions.button("Stop").click()
     expect(captions.far).to_have_text("Stopped")
@@ -72,11 +75,13 @@ def test_stop_frees_the_engine_and_resume_goes_on(captions: CaptionPage, scribe:
 
 
 def test_a_job_goes_on_without_a_page(captions: CaptionPage, scribe: Scribe) -> None:
-    scribe.write("1-0", TextDelta("A dog "), 1.0, TextDelta("barks."))
+    go = threading.Event()
+    scribe.write("1-0", TextDelta("A dog "), go, TextDelta("barks."))
     captions.caption(EXAMPLES / "tone.wav")
     expect(captions.writing).to_have_text(re.compile("A dog"))
     other = captions.page.context.new_page()
     captions.page.close()
+    go.set()
     other.goto(captions.visit.url)
     page = CaptionPage(Visit(other, captions.visit.url))
     page.reads("A dog barks.")
@@ -152,9 +157,11 @@ def test_what_is_given_before_the_engine_is_there_begins_by_itself(visit: Callab
         page = CaptionPage(visit(app.url, wait=False))
         page.page.get_by_role("progressbar").wait_for()
         page.caption(EXAMPLES / "tone.wav", EXAMPLES / "word.wav")
+        expect(page.page.get_by_role("radio", name="中文")).to_be_disabled()
         expect(page.far).to_have_text("Begins as soon as the model is loaded · 0 of 2 files")
         backend.loaded.set()
         expect(page.far).to_have_text("2 files captioned")
+        expect(page.page.get_by_role("radio", name="中文")).to_be_enabled()
         page.page.close()
     backend.close()
 
@@ -178,7 +185,7 @@ def test_another_language_keeps_the_job(captions: CaptionPage, scribe: Scribe) -
     captions.page.locator("html:lang(zh) .omni-ready").wait_for()
     captions.reads("One.", "Two.")
     expect(captions.writing.first).to_have_text("Thr")
-    expect(captions.far).to_have_text(phrase("captioner.listening").text("zh"))
+    expect(captions.far).to_contain_text(phrase("captioner.listening").text("zh"))
     captions.button("停止").click()
     expect(captions.far).to_have_text(phrase("captioner.stopped").text("zh"))
 

@@ -113,7 +113,7 @@ def test_a_film_is_shown_and_its_sound_captioned(page: CaptionPage) -> None:
 
 def test_a_recording_is_captioned_and_played(page: CaptionPage) -> None:
     page.button("Record a sound").click()
-    expect(page.page.get_by_role("timer")).to_have_text("0:02", timeout=10_000)
+    expect(page.page.get_by_role("timer")).to_have_text(re.compile("0:0[2-9]"))
     page.page.locator("#omni-record").click()
     expect(page.given).to_have_accessible_name(re.compile(r"sound-\d{6}\.\w+"))
     page.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,15 @@ def test_what_is_written_is_saved_by_itself_and_can_be_taken_back(
 
 
 def test_news_do_not_touch_what_is_being_written(captions: CaptionPage, scribe: Scribe) -> None:
+    go = threading.Event()
     for window in range(1, 6):
-        scribe.write(f"1-{window}", 0.4, TextDelta("More."))
+        scribe.write(f"1-{window}", go, TextDelta("More."))
     captions.caption(EXAMPLES / "sounds.mp3")
     box = captions.page.get_by_role("textbox", name="Caption, 0:00.0")
     expect(box).to_have_value("ok")
     box.fill("One dog")
     box.evaluate("(box) => box.setSelectionRange(1, 3)")
+    go.set()
     captions.reads("One dog", *["More."] * 5)  # all others are shown meanwhile
     expect(box).to_be_focused()
     assert box.evaluate("(box) => [box.selectionStart, box.selectionEnd]") == [1, 3]
@@ -184,14 +187,15 @@ def test_many_files_are_looked_through_page_by_page(captions: CaptionPage, tmp_p
 
 
 def test_what_is_pressed_is_not_taken_away_by_news(captions: CaptionPage, scribe: Scribe, tmp_path: Path) -> None:
-    scribe.write("1-0", 1.0, TextDelta("One."))
+    go = threading.Event()
+    scribe.write("1-0", go, TextDelta("One."))
     scribe.write("2-0", FOREVER)
     captions.caption(*sounds(tmp_path, ["1.wav", "2.wav"]))
     expect(captions.row("1.wav")).to_contain_text(re.compile("Listening|%"))
     captions.button("1.wav").hover()
     captions.page.mouse.down()
     with captions.page.expect_response(lambda reply: reply.status == 200 and "One." in reply.text()):
-        pass
+        go.set()
     expect(captions.row("1.wav")).not_to_contain_text("Done")
     captions.page.mouse.up()
     captions.reads("One.")
@@ -199,12 +203,14 @@ def test_what_is_pressed_is_not_taken_away_by_news(captions: CaptionPage, scribe
 
 
 def test_chosen_formats_outlive_news(captions: CaptionPage, scribe: Scribe, tmp_path: Path) -> None:
-    scribe.write("2-0", 1.5, TextDelta("Two."))
+    go = threading.Event()
+    scribe.write("2-0", go, TextDelta("Two."))
     captions.caption(*sounds(tmp_path, ["1.wav", "2.wav"]))
     captions.page.locator(".omni-exports summary").click()
     captions.page.get_by_label("SRT subtitles").uncheck()
     expect(captions.button("Download")).to_be_disabled()
     captions.page.get_by_label("CSV, one table").check()
+    go.set()
     expect(captions.far).to_have_text("2 files captioned")
     expect(captions.button("Stop")).to_have_count(0)
     expect(captions.page.get_by_label("SRT subtitles")).not_to_be_checked()

@@ -227,11 +227,13 @@ def test_a_broken_file_is_named_and_nothing_is_lost(page: Visit, backend: Script
 
 
 def test_an_error_of_the_engine_gives_the_message_back(page: Visit, backend: ScriptedBackend) -> None:
-    backend.enqueue(0.3, BadMedia(phrase("media.empty", name="star.png"), detail="<b>cause</b>"))
+    go = threading.Event()
+    backend.enqueue(go, BadMedia(phrase("media.empty", name="star.png"), detail="<b>cause</b>"))
     page.attach(EXAMPLES / "star.png")
     page.say("Look")
     expect(page.composer).to_have_value("")
     page.composer.fill("written meanwhile")
+    go.set()
     expect(page.alert).to_contain_text("star.png")
     expect(page.alert.locator("code")).to_have_text("<b>cause</b>")
     expect(page.composer).to_have_value("Look\nwritten meanwhile")
@@ -249,12 +251,14 @@ def test_an_answer_that_breaks_off_is_kept_and_marked(page: Visit, backend: Scri
 
 
 def test_thoughts_are_folded_away(page: Visit, backend: ScriptedBackend) -> None:
-    backend.enqueue(ReasoningDelta("Secretly pondering."), 3.0, TextDelta("Answer."))
+    go = threading.Event()
+    backend.enqueue(ReasoningDelta("Secretly pondering."), go, TextDelta("Answer."))
     page.say("Think")
     thinking = page.page.get_by_role("button", name="Thinking …")
     expect(thinking).to_have_attribute("aria-expanded", "false")
     thinking.click()
     expect(page.page.locator("#omni-thinking")).to_contain_text("Secretly pondering.")
+    go.set()
     page.finished()
     expect(thinking).to_have_count(0)
     expect(page.history).to_contain_text("Answer.")
@@ -437,11 +441,13 @@ def test_a_long_reason_for_silence_fits_on_a_phone(visit: Open) -> None:
 
 def test_a_second_message_waits_for_the_end_of_the_first(page: Visit, backend: ScriptedBackend) -> None:
     asked = len(backend.requests)
-    backend.enqueue(TextDelta("half"), 1.0, TextDelta(" and whole"))
+    go = threading.Event()
+    backend.enqueue(TextDelta("half"), go, TextDelta(" and whole"))
     page.say("first")
     expect(page.live).to_contain_text("half")
     page.composer.fill("second")
     page.composer.press("Enter")
+    go.set()
     page.finished()
     expect(page.history.locator(".bot-row")).to_contain_text("half and whole")
     expect(page.composer).to_have_value("second")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_photo_recording_and_film_in_one_message(page: Visit) -> None:
 def test_a_recording_by_microphone_is_sent(page: Visit) -> None:
     composer = page.page.locator("#omni-composer")
     composer.get_by_role("button", name="Record a sound").click()
-    expect(composer).to_contain_text("0:01", timeout=20_000)
+    expect(composer).to_contain_text(re.compile("0:0[1-9]"))
     composer.get_by_role("button", name="Stop recording").click()
     composer.get_by_role("button", name="Attach the recording").click()
     composer.locator(".thumbnail-item").wait_for()

@@ -60,7 +60,7 @@ def test_a_recording_is_made_by_the_keyboard(page: Visit) -> None:
     for name in ("Record a sound", "Stop recording", "Attach the recording"):
         expect(button(page, name)).to_be_focused()
         if name == "Stop recording":
-            expect(page.page.locator("#omni-composer .timestamp")).to_have_text("0:01")
+            expect(page.page.locator("#omni-composer .timestamp")).to_have_text(re.compile("0:0[1-9]"))
         page.page.keyboard.press("Enter")
     expect(button(page, "Record a sound")).to_be_focused()
     expect(previews(page)).to_have_count(1)
@@ -109,7 +109,7 @@ def test_a_discarded_recording_is_sent_nowhere(page: Visit, backend: ScriptedBac
 def test_the_microphone_is_asked_for_once(page: Visit) -> None:
     page.page.evaluate(GIVEN)
     button(page, "Record a sound").dblclick()
-    expect(page.page.locator("#omni-composer .timestamp")).to_have_text("0:01")
+    expect(page.page.locator("#omni-composer .timestamp")).to_have_text(re.compile("0:0[1-9]"))
     button(page, "Stop recording").click()
     expect(button(page, "Attach the recording")).to_be_visible()
     assert page.page.evaluate("given.map((track) => track.readyState)") == ["ended"]

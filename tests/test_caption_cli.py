@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +33,7 @@ from omni_backend import (
     phrase,
 )
 from omni_backend.caption.__main__ import main, parse
+from omni_backend.caption.claim import claim
 from omni_backend.caption.console import Plan
 from omni_backend.caption.progress import display
 from omni_backend.caption.times import clock, moment
@@ -356,6 +358,44 @@ def test_resume_starts_a_job_where_there_is_none_and_takes_files_that_are_new(
     assert terminal.asked == 2
     assert captions(terminal.out).keys() == {"rain.wav", "more/rain.wav", "snow.wav", "rain (2).wav"}
     assert len(list((terminal.out / ".job" / "files").rglob("*.wav"))) == 1
+
+
+def test_a_second_archive_with_the_same_names_is_captioned_too(terminal: Terminal, tmp_path: Path) -> None:
+    for day, seconds in (("monday", 0.3), ("tuesday", 0.4)):
+        with zipfile.ZipFile(tmp_path / f"{day}.zip", "w") as archive:
+            archive.writestr("rain.wav", sound_file(seconds=seconds))
+        (tmp_path / day).mkdir()
+        (tmp_path / f"{day}.zip").rename(tmp_path / day / "clips.zip")
+    archives = [str(tmp_path / day / "clips.zip") for day in ("monday", "tuesday")]
+    assert terminal.run(archives[0], "--format", "jsonl")[0] == 0
+    assert terminal.run(archives[1], "--format", "jsonl", "--resume")[0] == 0
+    assert terminal.asked == 1
+    assert captions(terminal.out).keys() == {"clips/rain.wav", "clips/rain (2).wav"}
+    assert terminal.run(*archives, "--format", "jsonl", "--resume")[0] == 0
+    assert terminal.asked == 0
+    assert len(captions(terminal.out)) == 2
+
+
+def test_resume_knows_its_files_through_a_link(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    terminal.out = tmp_path / "link" / "out"
+    sounds(tmp_path, "clips/rain.wav")
+    shutil.make_archive(str(tmp_path / "clips"), "zip", tmp_path / "clips")
+    for asked in (1, 0):
+        assert terminal.run("clips.zip", "--format", "jsonl", "--resume")[0] == 0
+        assert terminal.asked == asked
+    assert captions(terminal.out).keys() == {"clips/rain.wav"}
+
+
+def test_two_runs_do_not_work_on_the_same_job(terminal: Terminal, tmp_path: Path) -> None:
+    sounds(tmp_path, "rain.wav")
+    assert terminal.run("rain.wav")[0] == 0
+    taken = phrase("caption_cli.taken", out=str(terminal.out))
+    with closing(claim(terminal.out / ".job", taken)):
+        assert terminal.run("--resume") == (1, [taken.text()])
+        assert terminal.asked == 0
+    assert terminal.run("--resume")[0] == 0
 
 
 def test_resume_without_paths_and_with_nothing_to_do_only_exports(terminal: Terminal, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -279,10 +282,12 @@ def test_a_file_that_there_is_not_is_not_tried_again(desk: JobDesk, place: Place
 
 def test_files_are_tried_again_while_others_run(desk: JobDesk, place: Place, backend: Named) -> None:
     backend.says("1.wav", NO_MEMORY)
-    backend.says("2.wav", 0.05, TextDelta("Rain."))
+    go = threading.Event()
+    backend.says("2.wav", go, TextDelta("Rain."))
     job = made(desk, place, "1.wav", "2.wav")
     wait_until(lambda: states(job)["1.wav"] == "failed", "the failure")
     desk.resume(job, failed=True)
+    go.set()
     assert captions(ended(job)) == {"1.wav": ["ok"], "2.wav": ["Rain."]}
 
 
@@ -298,6 +303,23 @@ def test_deleting_ends_a_job_and_leaves_nothing_of_it(desk: JobDesk, place: Plac
     assert place.kept() == {done.id}
     desk.delete(running)
     desk.delete(done)
+    assert place.kept() == set()
+
+
+def test_a_job_that_is_being_deleted_is_not_opened_again(
+    desk: JobDesk, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ended(made(desk, place, "rain.wav"))
+    found: list[object] = []
+    remove = shutil.rmtree
+
+    def slowly(path: Path, **options: Any) -> None:
+        found.append(desk.get(job.id))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    desk.delete(job)
+    assert found == [None]
     assert place.kept() == set()
 
 
@@ -434,10 +456,12 @@ def test_a_disk_that_fills_up_while_files_are_copied_leaves_no_job(
 
 
 def test_a_disk_that_fills_up_stops_the_job_until_there_is_room(desk: JobDesk, place: Place, backend: Named) -> None:
-    backend.says("rain.wav", TextDelta("half"), 0.1, TextDelta(" of it"))
+    go = threading.Event()
+    backend.says("rain.wav", TextDelta("half"), go, TextDelta(" of it"))
     job = made(desk, place, "rain.wav", "more.wav")
     writing(job)
     with full_disk():
+        go.set()
         ended(job)
     assert job.work.problem is not None
     assert job.work.problem.phrase == phrase("caption.disk")

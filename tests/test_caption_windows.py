@@ -71,6 +71,9 @@ def test_a_steady_sound_fills_its_windows() -> None:
 def test_no_window_at_the_end_is_too_short_to_say_anything() -> None:
     for seconds in (30.01, 30.5, 30.99, 60.3):
         assert all(one.end - one.start >= 1.0 for one in windows(noise(seconds)))
+    for seconds in (20.01, 20.5, 20.99):
+        found = cut([noise(seconds)], window_seconds=5.0, overlap_seconds=4.0)
+        assert all(one.end - one.start >= 0.5 for one in found)
 
 
 def test_cuts_do_not_depend_on_how_the_sound_arrives() -> None:

@@ -146,6 +146,15 @@ def test_a_sound_piece_by_piece_is_the_same_sound(kind: str, give: Give, loader:
     assert np.array_equal(np.concatenate(pieces), loader.audio(part))
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "webm", "webm-live", "ts"])
+def test_the_sound_of_a_film_alone_keeps_the_time_of_the_film(give: Give, loader: MediaLoader, kind: str) -> None:
+    part = give("audio", made.film_file(kind, hertz=1000.0, sound_at=0.7))
+    heard = loader.audio(part)
+    begins = float(np.flatnonzero(np.abs(heard) > 0.05)[0] / 16_000)
+    assert begins == pytest.approx(0.7, abs=0.05)
+    assert heard.size / 16_000 == pytest.approx(2.0, abs=0.1)
+
+
 def test_what_is_no_sound_is_said_when_its_pieces_are_read(give: Give, loader: MediaLoader) -> None:
     silent = give("audio", made.film_file(hertz=None), "silent.mp4")
     assert refusal(lambda: list(loader.sound(silent))).text() == "silent.mp4 holds no sound."

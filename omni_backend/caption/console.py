@@ -6,11 +6,14 @@ The job lies in a folder of its own beside its exports, so that a later run goes
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import logging
+import re
 import shutil
 import signal
 import sqlite3
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +24,7 @@ from typing import Any, Final
 
 from omni_backend.base import Backend, Loading
 from omni_backend.capabilities import Capabilities
+from omni_backend.caption.claim import claim
 from omni_backend.caption.collect import Collected, Found, collect
 from omni_backend.caption.exports import Format, write
 from omni_backend.caption.job import CaptionJob
@@ -47,6 +51,9 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 STOPPED: Final = 128
 """And the number of the signal: 130 after Ctrl-C."""
+
+_NUMBERED: Final = re.compile(r" \(\d+\)(?=\.[^.]*$|$)")
+"""What tells files apart whose names are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,7 @@ class _Run:
         self._backend = backend
         self._display = display()
         self._can: Capabilities | None = None
+        self._claim: sqlite3.Connection | None = None
         self._told: set[int] = set()
         """The files whose failure was told."""
 
@@ -157,8 +165,10 @@ class _Run:
             self._tell(phrase("caption_cli.stopped") if there else phrase("caption_cli.stopped_early"))
             raise
         finally:
-            if not holds_job(self._plan.folder):
-                shutil.rmtree(self._plan.folder, ignore_errors=True)
+            if self._claim is not None:
+                self._claim.close()
+                if not holds_job(self._plan.folder):
+                    shutil.rmtree(self._plan.folder, ignore_errors=True)
 
     async def _main(self) -> int:
         plan = self._plan
@@ -183,9 +193,13 @@ class _Run:
             store.close()
 
     def _open(self) -> JobStore | None:
-        """The job that is there. Raises _Ended where it was begun with other settings, and OSError."""
+        """The job that is there.
+
+        Raises _Ended where it was begun with other settings, BackendUnavailable where another run has it, and OSError.
+        """
         plan = self._plan
         plan.folder.mkdir(parents=True, exist_ok=True)
+        self._claim = claim(plan.folder, phrase("caption_cli.taken", out=str(plan.out)))
         if not holds_job(plan.folder):
             return None
         store = JobStore.open(plan.folder)
@@ -284,18 +298,30 @@ class _Run:
 
 def _news(store: JobStore, found: Iterable[Found]) -> list[Found]:
     """What the job does not have yet, under names that it does not have. Copies of what it has are deleted."""
-    items = store.items()
+    items, own = store.items(), store.folder.resolve()
     paths, names = {item.path for item in items}, {item.name.casefold() for item in items}
+    unpacked = defaultdict(list)
+    for item in items:
+        if item.path.resolve().is_relative_to(own):
+            unpacked[_NUMBERED.sub("", item.name).casefold()].append(item.path)
     news = []
     for one in found:
-        unpacked = one.path.is_relative_to(store.folder.resolve())
-        if unpacked and one.name.casefold() in names:
+        alike = unpacked[_NUMBERED.sub("", one.name).casefold()]
+        if one.path.resolve().is_relative_to(own) and any(_same(path, one.path) for path in alike):
             one.path.unlink()  # of an archive that was unpacked in an earlier run, too
         elif one.path not in paths:
             name = _unique(one.name, names)
             names.add(name.casefold())
             news.append(Found(name, one.path))
     return news
+
+
+def _same(there: Path, other: Path) -> bool:
+    """Whether two files hold the same; one that is gone held it, for all that anybody knows."""
+    try:
+        return filecmp.cmp(there, other, shallow=False)
+    except OSError:
+        return True
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -56,7 +56,7 @@ def cut(
         while buffer.new >= longest + _LEAST_TAIL:
             yield buffer.cut(_quietest(buffer.sound, longest - buffer.heard), overlap)
     while buffer.new > longest - buffer.heard:
-        most = min(longest - buffer.heard, buffer.new - _LEAST_TAIL)
+        most = min(longest - buffer.heard, max(buffer.new - _LEAST_TAIL, buffer.new // 2))
         yield buffer.cut(_quietest(buffer.sound, most), overlap)
     if buffer.new:
         yield buffer.cut(buffer.new, overlap)

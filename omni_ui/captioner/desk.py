@@ -21,6 +21,7 @@ from typing import Final
 
 from omni_backend import Backend, BackendError, BackendUnavailable, GenerationFailed, UnsupportedRequest, phrase
 from omni_backend.caption import CaptionSettings
+from omni_backend.caption.claim import claim, sqlite_code
 from omni_backend.caption.collect import Collected, Found, Refused, collect
 from omni_backend.caption.job import CaptionJob
 from omni_backend.caption.store import FILES, JobStore, holds_job
@@ -69,12 +70,13 @@ class JobDesk:
                 raise PermissionError(folder)
         except OSError as error:
             raise BackendUnavailable(phrase("captioner.no_folder", folder=str(folder)), detail=repr(error)) from error
-        self._claim = _claim(folder)
+        self._claim = claim(folder, phrase("captioner.folder_taken", folder=str(folder)))
         self._total_bytes = min(desk_limits.total_bytes, (free + _bytes(folder)) // 2)
         self._unsent_bytes = min(UNSENT_BYTES, free // 4)
         self._started_at = time.time()
         self._jobs: dict[str, DeskJob] = {}
-        self._making: set[str] = set()
+        self._unready: set[str] = set()
+        """Being made or deleted: nobody may open them."""
         self._lock = threading.RLock()
         self._loop = OwnLoop("omni-captions")
         self._slots: asyncio.Semaphore | None = None
@@ -111,14 +113,14 @@ class JobDesk:
         with self._lock:
             if not self._make_room(1):
                 raise BackendUnavailable(phrase("captioner.full"))
-            self._making.add(id)
+            self._unready.add(id)
         try:
             job = self._make(id, (self._folder if keep else self.uploads / "calls") / id, list(given), settings)
         except (OSError, sqlite3.Error) as error:
             logger.exception("a job could not be made")
             raise BackendUnavailable(phrase("captioner.not_kept"), detail=repr(error)) from error
         finally:
-            self._making.discard(id)
+            self._unready.discard(id)
         self._run(job)
         return job
 
@@ -145,7 +147,7 @@ class JobDesk:
             return None
         with self._lock:
             job = self._jobs.get(id)
-            if job is None and id not in self._making and holds_job(self._folder / id):
+            if job is None and id not in self._unready and holds_job(self._folder / id):
                 store = self._open(id)
                 job = None if store is None else self._keep(id, store)
             return job
@@ -190,8 +192,10 @@ class JobDesk:
             self.stop(job)
         with self._lock:
             self._jobs.pop(job.id, None)
+            self._unready.add(job.id)
             job.store.close()
         shutil.rmtree(job.store.folder, ignore_errors=True)
+        self._unready.discard(job.id)
 
     def new_place(self) -> Path:
         """A new folder for what is handed out. It lies among the uploads and goes like one that nobody sent."""
@@ -226,7 +230,7 @@ class JobDesk:
             if used_at >= oldest and left <= self._limits.jobs and total <= self._total_bytes:
                 break
             job = self._jobs.get(id)
-            if id in self._making or (job is not None and job.running):
+            if id in self._unready or (job is not None and job.running):
                 continue
             if job is not None:
                 self.delete(job)
@@ -244,7 +248,7 @@ class JobDesk:
             return JobStore.open(self._folder / id)
         except Exception as error:  # whatever a damaged file gives to read
             logger.exception("the job %s cannot be read", id)
-            if isinstance(error, sqlite3.OperationalError) and _code(error) != sqlite3.SQLITE_ERROR:
+            if isinstance(error, sqlite3.OperationalError) and sqlite_code(error) != sqlite3.SQLITE_ERROR:
                 raise  # a full disk, or another program that reads it: no damage
             return None
 
@@ -313,27 +317,6 @@ class JobDesk:
                 self.sweep()
             except Exception:  # the next one may do better
                 logger.exception("sweeping the jobs failed")
-
-
-def _claim(folder: Path) -> sqlite3.Connection:
-    """What keeps other servers from `folder` until it is closed or the process ends.
-
-    Raises BackendUnavailable when another has it: both would caption the same jobs.
-    """
-    claim = sqlite3.connect(folder / "server.sqlite", check_same_thread=False, isolation_level=None, timeout=0)
-    try:
-        claim.execute("BEGIN EXCLUSIVE")  # the one lock that every system knows
-    except sqlite3.Error as error:
-        if _code(error) == sqlite3.SQLITE_BUSY:
-            claim.close()
-            raise BackendUnavailable(phrase("captioner.folder_taken", folder=str(folder))) from error
-        logger.warning("nothing keeps other servers from %s: %s", folder, error)  # a disk without locks
-    return claim
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's own code of an error; SQLITE_ERROR where there is none."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -105,7 +105,12 @@ def build_language() -> gr.Radio:
     """The language of the captions, in the open layout."""
     choices = [(name, code) for code, name in LANGUAGE_NAMES.items()]
     return gr.Radio(
-        choices, value="en", label=label("captioner.caption_language"), elem_id="omni-caption-language", container=False
+        choices,
+        value="en",
+        label=label("captioner.caption_language"),
+        elem_id="omni-caption-language",
+        container=False,
+        interactive=False,
     )
 
 

@@ -156,7 +156,7 @@ class CaptionPage:
             given = [(next(left.get(path, iter(())), Path(path).name), Path(path)) for path in paths]
             job = await asyncio.to_thread(self._desk.create, given, wanted)
         except BackendError as problem:
-            return {parts.error: render.error(problem, language)}
+            return {parts.error: render.error(problem, language), parts.job: ""}
         return {parts.job: job.id, parts.error: "", parts.files: None, parts.names: {}}
 
 

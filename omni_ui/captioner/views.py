@@ -62,7 +62,7 @@ def summary(job: DeskJob, counts: Counts, backend: Backend, language: Language) 
 def _far(job: DeskJob, counts: Counts, backend: Backend) -> list[Phrase]:
     """How far it is, in a few words each."""
     if counts.files == 1:
-        return [_far_alone(job, counts, backend)]
+        return [_far_alone(job, counts, backend), *(_left(job, counts) if counts.captioned else ())]
     ended = counts.done + counts.failed
     files = phrase("captioner.files_of", done=ended, files=counts.files)
     failed = [phrase("captioner.files_failed", failed=counts.failed)] if counts.failed else []
@@ -73,8 +73,13 @@ def _far(job: DeskJob, counts: Counts, backend: Backend) -> list[Phrase]:
         return [phrase("captioner.stopped"), files, *failed]
     if not isinstance(backend.status, Ready):
         return [phrase("captioner.waits_for_model"), files, *failed]
-    left = job.work.remaining(counts)
-    return [files, *failed, *([phrase("captioner.left", left=clock(max(1, round(left))))] if left is not None else [])]
+    return [files, *failed, *_left(job, counts)]
+
+
+def _left(job: DeskJob, counts: Counts) -> list[Phrase]:
+    """How long a running job still takes, as far as that can be told."""
+    left = job.work.remaining(counts) if job.running and counts.open else None
+    return [] if left is None else [phrase("captioner.left", left=clock(max(1, round(left))))]
 
 
 def _far_alone(job: DeskJob, counts: Counts, backend: Backend) -> Phrase:

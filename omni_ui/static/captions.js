@@ -54,6 +54,7 @@
   function close() {
     keep(jobs().filter((other) => other !== job));
     job = "";
+    look++;
     clearTimeout(timer);
     box().replaceChildren();
     listEarlier();
@@ -400,17 +401,18 @@
   addEventListener("pagehide", () => unsaved.size && save());
   addEventListener("visibilitychange", () => !document.hidden && active && watch());
 
-  addEventListener("pointerdown", (event) => (pressed = Boolean(box()?.contains(event.target))), true);
-  for (const name of ["pointerup", "pointercancel"]) {
-    addEventListener(
-      name,
-      () => {
-        if (pressed) setTimeout(watch); // after the click
-        pressed = false;
-      },
-      true,
-    );
+  addEventListener(
+    "pointerdown",
+    (event) => (pressed = event.button === 0 && Boolean(box()?.contains(event.target))),
+    true,
+  );
+  // A menu or another window may take the pointer and never give its end.
+  function released() {
+    if (pressed) setTimeout(watch); // after the click
+    pressed = false;
   }
+  for (const name of ["pointerup", "pointercancel", "contextmenu"]) addEventListener(name, released, true);
+  addEventListener("blur", (event) => event.target === window && released());
 
   // A page that comes back shows its last job.
   omni.once(() => {
