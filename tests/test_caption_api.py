@@ -83,13 +83,19 @@ def test_a_batch_shows_how_far_it_is(client: Client, scripted: ScriptedBackend, 
         scripted.enqueue(TextDelta("Rain."), 0.4)
     files = [handle_file(str(written(tmp_path, f"{number}.wav"))) for number in range(3)]
     *shown, (state, exports) = client.submit(files=files, api_name="/caption_batch")
-    assert state == {"files": 3, "done": 3, "failed": 0, "errors": {}}
+    assert state == {"files": 3, "done": 3, "failed": 0, "errors": {}, "skipped": []}
     assert exports
     done = [state["done"] for state, none in shown if none is None]
     assert len(set(done)) >= 2
     assert done == sorted(done)
     with zipfile.ZipFile(exports) as zipped_exports:
         assert zipped_exports.namelist() == ["captions.jsonl"]
+
+
+def test_a_batch_names_what_it_left_out(client: Client, tmp_path: Path) -> None:
+    archive = written(tmp_path, "all.zip", bytes(zipped(("1.wav", SOUND), ("notes.txt", b"a text"))))
+    state, _ = client.predict(files=[handle_file(str(archive))], api_name="/caption_batch")
+    assert state == {"files": 1, "done": 1, "failed": 0, "errors": {}, "skipped": ["all/notes.txt"]}
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

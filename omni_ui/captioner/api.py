@@ -103,8 +103,8 @@ class CaptionApi:
         """Captions many files: sounds, videos and zip archives.
 
         Yields (state, None) while it works and (state, zip file with the exports) at the end. The state has files,
-        done, failed, and errors: name → sentence. Closing the call ends the work. The parameters are those of
-        `/caption`, and
+        done, failed, errors: name → sentence, and skipped: what archives hold beside recordings. Closing the call ends
+        the work. The parameters are those of `/caption`, and
 
         Parameters:
             formats: of "txt", "jsonl", "csv", "srt", "vtt"; empty: "jsonl"
@@ -214,6 +214,7 @@ def _state(job: DeskJob, request: gr.Request) -> dict[str, Any]:
         "done": counts.done,
         "failed": counts.failed,
         "errors": {item.name: item.error.text(language) for item in failed if item.error is not None},
+        "skipped": list(job.skipped),
     }
 
 
