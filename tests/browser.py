@@ -19,7 +19,7 @@ FRAME = '<!doctype html><iframe src="{url}" allow="{allow}" style="width: 1000px
 LEFT = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out.")
 """What Gradio's script logs as a page is left whose stream is still open: it ends the stream itself."""
 PATIENCE_MS = 60_000
-"""For a page to be ready on a machine that has much else to do."""
+"""For what a page does on a machine that has much else to do."""
 expect.set_options(timeout=20_000)  # for the same reason; what comes at once costs nothing
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -116,13 +116,14 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     def open_page(url: str, *, wait: bool = True, **options: Any) -> Visit:
         context = browser.new_context(**({"locale": "en-GB", "viewport": {"width": 1280, "height": 800}} | options))
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         visit = Visit(context.new_page(), url)
         visits.append(visit)
         _watch(visit)
         visit.page.goto(url)
         if wait:
-            visit.page.locator(".omni-ready").wait_for(timeout=PATIENCE_MS)
+            _filled(visit.page)
         return visit
 
     yield open_page
@@ -137,6 +138,7 @@ def framed(browser: Browser) -> Iterator[Callable[[str], Frame]]:
     context = browser.new_context(
         locale="en-GB", viewport={"width": 1100, "height": 800}, permissions=[LOCAL, "microphone", "camera"]
     )
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     problems: list[str] = []
     _note_problems(page, problems)
@@ -149,12 +151,18 @@ def framed(browser: Browser) -> Iterator[Callable[[str], Frame]]:
         page.goto(HOST)
         frame = page.locator("iframe").element_handle().content_frame()
         assert frame is not None
-        frame.locator(".omni-ready").wait_for()
+        _filled(frame)
         return frame
 
     yield open_frame
     context.close()
     assert problems == []
+
+
+def _filled(page: Page | Frame) -> None:
+    """Waits for the engine, and then for the settings: they come with the next answer of the server."""
+    page.locator(".omni-ready").wait_for()
+    page.locator("#omni-panel .info-text").first.wait_for(state="attached")
 
 
 def _watch(visit: Visit) -> None:

@@ -64,4 +64,4 @@ class Gate:
 def recorded(page: Visit, seconds: int = 2) -> None:
     """Records the fake microphone, which beeps, for so long."""
     button(page, "Record a sound").click()
-    expect(page.page.locator("#omni-composer .timestamp")).to_have_text(f"0:{seconds:02}")
+    expect(page.page.locator("#omni-composer .timestamp")).to_have_text(re.compile(rf"^0:0[{seconds}-9]$"))

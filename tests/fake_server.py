@@ -255,8 +255,8 @@ class FakeServer:
                 yield line
             ended = True
         finally:
-            self.active -= 1
             self.cancelled += not ended
+            self.active -= 1
 
 
 class _Writer:

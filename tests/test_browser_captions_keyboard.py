@@ -84,6 +84,8 @@ def test_from_files_to_exports(page: CaptionPage, scribe: Scribe, tmp_path: Path
     keys.press("Control+A")
     page.page.keyboard.type("A cat.")
     keys.to("[data-omni=copy]")
+    expect(page.page.locator("#omni-heard")).to_have_text(phrase("jobs.saved").text())
+    page.page.locator('[data-do="restore"]').wait_for()
     keys.press("Enter")
     expect(page.page.locator("#omni-heard")).to_have_text(phrase("page.copied").text())
     keys.back_to('[data-do="restore"]')

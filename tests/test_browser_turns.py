@@ -164,7 +164,8 @@ def test_nothing_is_changed_while_an_answer_is_written(page: Visit, backend: Scr
     page.say("question 2")
     expect(page.live).to_contain_text("half")
     for name in ("Answer again", "Edit and send again", "Take back"):
-        button(page, name, 0).click()
+        with page.page.expect_response("**/gradio_api/run/**"):
+            button(page, name, 0).click()
         expect(page.alert).to_have_text(phrase("ui.busy").text())
     page.stop.click()
     page.finished(answers=2)

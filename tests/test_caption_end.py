@@ -92,9 +92,11 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 def call(url: str) -> None:
     """Calls the endpoint for programs and does not wait for the answer."""
-    [path] = httpx.post(f"{url}gradio_api/upload", files={"files": ("rain.wav", SOUND)}).json()
+    [path] = httpx.post(f"{url}gradio_api/upload", files={"files": ("rain.wav", SOUND)}, timeout=60).json()
     sound = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    httpx.post(f"{url}gradio_api/call/caption", json={"data": [sound, "en", "", 0, 0, 1, {}]}).raise_for_status()
+    httpx.post(
+        f"{url}gradio_api/call/caption", json={"data": [sound, "en", "", 0, 0, 1, {}]}, timeout=60
+    ).raise_for_status()
 
 
 def texts(folder: Path) -> list[str]:
@@ -118,7 +120,10 @@ def test_it_ends_when_told_and_goes_on_by_itself(server: CaptionServer, tmp_path
     with running(server, place.jobs) as (url, process):
 
         def done() -> bool:
-            return phrase("captioner.files_done", done=3).text() in httpx.get(f"{url}captions/{id}").json()["summary"]
+            return (
+                phrase("captioner.files_done", done=3).text()
+                in httpx.get(f"{url}captions/{id}", timeout=60).json()["summary"]
+            )
 
         wait_until(done, "the end of the job", seconds=60)
         end(process, signal.SIGINT)

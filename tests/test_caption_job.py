@@ -209,8 +209,7 @@ async def test_jobs_share_what_is_in_flight(tmp_path: Path) -> None:
             jobs.append(CaptionJob(stores.enter_context(closing(job_store(tmp_path / name, {"a": steps(6)}))), ears))
             jobs[-1].slots = slots
         running = [asyncio.create_task(job.run()) for job in jobs]
-        await until(lambda: [len(job.store.cuts(1)) for job in jobs] == [4, 4])
-        assert ears.active_requests == 2
+        await until(lambda: [len(job.store.cuts(1)) for job in jobs] == [4, 4] and ears.active_requests == 2)
         ears.open.set()
         await asyncio.gather(*running)
         assert [texts(job.store) for job in jobs] == [[f"a {index}" for index in range(6)]] * 2

@@ -122,7 +122,7 @@ def test_a_space_answers_sees_hears_speaks_and_leaves_nothing_behind(python: Pat
     url = f"http://127.0.0.1:{port}/"
     with space(python, home, port) as process:
         wait_until(lambda: page_answers(process, url), "the page", seconds=120)
-        client = Client(url, verbose=False, download_files=tmp_path / "downloads")
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": 120}, download_files=tmp_path / "downloads")
         message = {
             "text": "What do you see and hear?",
             "files": [handle_file(str(EXAMPLES / name)) for name in ("square.png", "tone.wav")],
@@ -146,7 +146,7 @@ def test_a_space_takes_its_model_from_the_environment(python: Path, home: Path) 
     url = f"http://127.0.0.1:{port}/"
     with space(python, home, port, OMNI_CHECKPOINT_PATH=model, OMNI_GENERATE_AUDIO="0") as process:
         wait_until(lambda: page_answers(process, url), "the page", seconds=120)
-        client = Client(url, verbose=False)
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
         message = {"text": "What do you see?", "files": [handle_file(str(EXAMPLES / "star.png"))]}
         assert client.predict(message=message, api_name="/chat") == ("A yellow star on a black background.", None)
         with pytest.raises(AppError, match=re.escape(phrase("load.talker_off").text())):

@@ -199,7 +199,9 @@ def test_sigterm_in_mid_answer_leaves_no_process(float32_checkpoint: Path) -> No
     options = ("--backend", "vllm", "-c", str(float32_checkpoint), "--no-generate-audio", "--max-num-seqs", "2")
     with running_app(*options) as url:
         [app] = [process for process in psutil.Process().children() if "app.py" in " ".join(process.cmdline())]
-        job = Client(url, verbose=False).submit({"text": "Hello!", "files": []}, False, api_name="/chat")
+        job = Client(url, verbose=False, httpx_kwargs={"timeout": 120}).submit(
+            {"text": "Hello!", "files": []}, False, api_name="/chat"
+        )
         assert next(iter(job))
         children = app.children(recursive=True)
         assert children

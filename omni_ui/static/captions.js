@@ -186,6 +186,7 @@
     for (const fold of unfolded ? inside(element, "details") : []) {
       fold.open = true;
       for (const box of inside(fold, "[type=checkbox]")) box.checked = ticked.includes(box.value);
+      for (const press of inside(fold, "form button")) press.disabled = !fold.querySelector(":checked");
     }
     if (place < 0) return;
     const there = inside(element, FOCUSABLE);
@@ -204,6 +205,7 @@
       rows.delete(String(id));
       row.dataset.id = id;
       if (!stays(row)) put(row, html);
+      else if (row.shown !== html) seen = ""; // to be told again when it may change
       const next = after ? after.nextSibling : place.firstChild;
       if (next !== row) place.insertBefore(row, next);
       after = row;
