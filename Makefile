@@ -2,10 +2,9 @@
 PYTHON ?= python3
 ARGS ?=
 PY := .venv/bin/python
-HERE := not vllm and not vllm_omni
 
 .DEFAULT_GOAL := help
-.PHONY: help run captioner test test-app test-pages vllm-env test-vllm test-omni check lint dev
+.PHONY: help run captioner test test-app vllm-env test-vllm test-omni check lint dev
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -21,13 +20,10 @@ captioner: ## the same for the caption page
 test: dev ## everything: style, types, all tests, those of the browser and of vLLM included
 	@tools/chromium.sh
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory --keep-going -j2 test-app test-vllm test-pages # each is one process most of the time
+	@$(MAKE) --no-print-directory -j2 test-app test-vllm # each is one process most of the time
 
-test-app: ## the tests without a browser
-	@$(PY) -m pytest -m "$(HERE) and not browser"
-
-test-pages: ## the tests in a browser
-	@$(PY) -m pytest -m "$(HERE) and browser"
+test-app:
+	@$(PY) -m pytest
 
 test-vllm: vllm-env ## the tests of vLLM, in an environment of its own: it takes fewer versions of Transformers than the app
 	@.venv-vllm/bin/python -m pytest -m vllm
@@ -42,7 +38,7 @@ test-omni: ## the tests of vLLM-Omni, in a third environment; minutes, and not p
 	@.venv-omni/bin/python -m pytest -m vllm_omni tests/test_vllm_omni.py tests/test_server_vllm_omni.py
 
 check: dev lint ## style, types and the tests without a browser
-	@$(PY) -m pytest -m "$(HERE) and not browser"
+	@$(PY) -m pytest -m "not browser and not vllm and not vllm_omni"
 
 lint: dev ## style and types alone
 	@$(PY) -m ruff check .

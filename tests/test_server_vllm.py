@@ -32,7 +32,7 @@ from tests.vllm_server import CONTEXT, IMAGES, VllmServer, vllm_serve
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-FREED_SECONDS = 0.5
+FREED_SECONDS = 5.0  # on a machine that does other things, too; the answers would take minutes
 ENDLESS = replace(request("word " * 100), sampling=SamplingParams(temperature=0, max_tokens=4000))
 
 
