@@ -26,7 +26,7 @@ _TICK: Final = 0.005  # seconds between two looks at what a script waits for
 class ScriptedBackend(Backend):
     """Plays one script for each request, in the order in which they were enqueued, then `fallback` for ever.
 
-    As many scripts run together as `capabilities.max_concurrency` says; the others wait.
+    As many scripts run together as `capabilities.max_concurrency` says; the others wait, first come, first served.
     `requests` records what was asked and `cancelled` counts the streams that were closed early.
     """
 
@@ -45,6 +45,7 @@ class ScriptedBackend(Backend):
         )
         self._load_script = load
         self._slots = threading.Semaphore(self._scripted_capabilities.max_concurrency)
+        self._line: deque[object] = deque()
         self.requests: list[ChatRequest] = []
         self.cancelled = 0
 
@@ -65,9 +66,14 @@ class ScriptedBackend(Backend):
         self.requests.append(request)
         script = self._scripts.popleft() if self._scripts else self._fallback
         running = finished = False
+        ticket = object()
+        self._line.append(ticket)
         try:
-            while not (running := self._slots.acquire(blocking=False)):  # noqa: ASYNC110 - for any number of loops
-                await asyncio.sleep(_TICK)
+            try:
+                while not (running := self._begins(ticket)):  # noqa: ASYNC110 - for any number of loops
+                    await asyncio.sleep(_TICK)
+            finally:
+                self._line.remove(ticket)
             async with aclosing(self._play(script, request)) as events:
                 async for event in events:
                     finished = isinstance(event, Done)
@@ -79,6 +85,10 @@ class ScriptedBackend(Backend):
             self.cancelled += not finished
             if running:
                 self._slots.release()
+
+    def _begins(self, ticket: object) -> bool:
+        """Whether it is the turn of who has `ticket`."""
+        return self._line[0] is ticket and self._slots.acquire(blocking=False)
 
     async def _play(self, script: Sequence[Step], request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         tokens = 0

@@ -31,11 +31,14 @@ def abilities() -> Capabilities:
 
 def begin(page: CaptionPage, scribe: Scribe) -> None:
     """A job of which two windows are done, the third is being written and three wait."""
-    scribe.write("1-0", TextDelta("One."))
+    go = threading.Event()
+    scribe.write("1-0", go, TextDelta("One."))
     scribe.write("1-1", TextDelta("Two."))
     for window in ("1-2", "1-3"):
         scribe.write(window, TextDelta("Thr"), FOREVER)
     page.caption(EXAMPLES / "sounds.mp3")
+    wait_until(lambda: len(scribe.requests) == 2, "the second window in line")
+    go.set()
     page.reads("One.", "Two.")
     expect(page.writing.first).to_have_text("Thr")
     wait_until(lambda: len(scribe.requests) == 4, "the window that waits for its turn")
