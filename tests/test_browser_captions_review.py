@@ -202,6 +202,16 @@ def test_what_is_pressed_is_not_taken_away_by_news(captions: CaptionPage, scribe
     expect(captions.row("1.wav")).to_contain_text("Done")
 
 
+def test_a_right_click_does_not_stop_the_news(captions: CaptionPage, scribe: Scribe, tmp_path: Path) -> None:
+    go = threading.Event()
+    scribe.write("1-0", go, TextDelta("One."))
+    captions.caption(*sounds(tmp_path, ["1.wav", "2.wav"]))
+    captions.button("1.wav").hover()
+    captions.page.mouse.down(button="right")  # a menu may keep the end of it
+    go.set()
+    expect(captions.row("1.wav")).to_contain_text("Done")
+
+
 def test_chosen_formats_outlive_news(captions: CaptionPage, scribe: Scribe, tmp_path: Path) -> None:
     go = threading.Event()
     scribe.write("2-0", go, TextDelta("Two."))

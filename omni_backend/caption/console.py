@@ -185,7 +185,7 @@ class _Run:
                 return FAILED
             store = await self._create(collected)
         else:
-            store.add(_news(store, collected.found))
+            store.add(await asyncio.to_thread(_news, store, collected.found))
             store.retry()
         try:
             return await self._caption(store, len(collected.refused))

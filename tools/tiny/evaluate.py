@@ -41,7 +41,8 @@ PROMPTED: Final = ("memory", "sound", "see and hear")
 """Tasks that are asked again with the app's system prompt."""
 _ENOUGH: Final = 0.5  # of the union of two boxes
 _SHOWN: Final = 3  # wrong answers of each task
-_MAX_TOKENS: Final = 96  # the longest right answer has about 60
+MAX_TOKENS: Final = 96
+"""The longest right answer has about 60."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ async def examine(backend: Backend, lesson: Lesson, folder: Path, rng: random.Ra
         )
         said.append(Message("user", (*parts, TextPart(turn.question)) if turn.question else parts))
         request = ChatRequest(
-            tuple(said), SamplingParams(temperature=0, max_tokens=_MAX_TOKENS), answer_prefix=turn.opening
+            tuple(said), SamplingParams(temperature=0, max_tokens=MAX_TOKENS), answer_prefix=turn.opening
         )
         answers.append(await answer_of(backend, request))
         said.append(Message("assistant", (TextPart(turn.opening + answers[-1]),)))

@@ -32,6 +32,7 @@ from omni_backend import (
     TextDelta,
     create_backend,
 )
+from tools.tiny.evaluate import MAX_TOKENS
 from tools.tiny.files import ending, write
 from tools.tiny.inputs import media_type, messages
 from tools.tiny.lessons import Lesson, make_lesson
@@ -46,7 +47,6 @@ _HOP: Final = 240  # samples, 10 ms
 _RANGE: Final = 6.0  # natural logarithms below the loudest; what is quieter is silence
 _WORD_COST: Final = 12.0  # of beginning a word; without it long words fall into short ones
 _QUIET: Final = 1.0  # of `_RANGE`: where the loudest band of a word's edge is below, it is cut off
-_MAX_TOKENS: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def listen(backend: Backend, recogniser: Recogniser, voice: str, lesson: Lesson)
         }
         request = ChatRequest(
             messages(lesson, len(lesson.turns), parts),
-            SamplingParams(temperature=0, max_tokens=_MAX_TOKENS),
+            SamplingParams(temperature=0, max_tokens=MAX_TOKENS),
             modalities=frozenset({"text", "audio"}),
             voice=voice,
         )
