@@ -1,4 +1,4 @@
-"""The recipe of the embedded checkpoint: what it draws and computes, what it feeds, and a few steps of each stage."""
+"""The recipe of the embedded checkpoint: what the model is fed, a few steps of each stage, what comes out."""
 
 from __future__ import annotations
 
@@ -20,37 +20,28 @@ from omni_backend.transformers_answer import Answer
 from omni_backend.transformers_backend import TransformersBackend
 from omni_backend.transformers_speech import WaveDecoder
 from tests.tiny_checkpoints import TINY_CHECKPOINT
+from tests.tiny_lessons import hum, lesson
 from tools.tiny import __main__ as command
-from tools.tiny import inputs, language, lexicon, voices
+from tools.tiny import inputs, lexicon, voices
 from tools.tiny.ahead import ahead
 from tools.tiny.code2wav import train_code2wav
-from tools.tiny.drawings import RGB, draw_scene, make_film
+from tools.tiny.drawings import draw_scene
 from tools.tiny.encoders import token_labels, train_sound, train_vision
 from tools.tiny.evaluate import Exam, is_right, overlap, run_exam, table
-from tools.tiny.files import LOSSY, decoded, encoded_sound, write
+from tools.tiny.files import write
 from tools.tiny.inputs import IGNORED, example, messages
 from tools.tiny.joint import JointPlan, step_batches, train_joint
-from tools.tiny.lessons import TASKS, Lesson, Studio, Turn, make_lesson
+from tools.tiny.lessons import TASKS, Turn
 from tools.tiny.lexicon import FRAME, Lexicon
 from tools.tiny.listen import Hearing, Recogniser, differences, listen, spoken_lesson
 from tools.tiny.loop import Schedule
 from tools.tiny.run import Run
-from tools.tiny.sounds import LONG, RATE, Samples, make_clip
+from tools.tiny.sounds import RATE, Samples
 from tools.tiny.students import load_student, processing_of, save_student
 from tools.tiny.talker import Speech, spoken, talker_logits, train_talker
-from tools.tiny.world import Motion, Scene, Sound, Thing, random_scene
+from tools.tiny.world import Scene, Thing
 
 pytestmark = pytest.mark.engine
-
-
-def hum(word: str, rng: random.Random) -> Samples:
-    """Stands in for a synthesizer: a tone of the word's own pitch."""
-    pitch = 150 + 7 * sum(map(ord, word)) % 300
-    return np.sin(2 * np.pi * pitch * np.arange(rng.randint(4000, 8000)) / RATE).astype(np.float32)
-
-
-def lesson(task: str, seed: int = 0, **options: Any) -> Lesson:
-    return make_lesson(task, random.Random(seed), hum, **options)
 
 
 @pytest.fixture
@@ -79,142 +70,6 @@ def weights(module: Any) -> dict[str, torch.Tensor]:
 
 def changed(module: Any, before: dict[str, torch.Tensor]) -> set[str]:
     return {name for name, parameter in module.named_parameters() if not torch.equal(parameter, before[name])}
-
-
-# What is drawn and computed
-
-
-def test_a_drawn_thing_has_its_color_and_fills_its_box() -> None:
-    rng = random.Random(0)
-    for _ in range(40):
-        picture = draw_scene(random_scene(rng, (1,)), rng)
-        pixels = np.asarray(picture.image).astype(int)
-        (thing,), (box,) = picture.scene.things, picture.boxes
-        left, top, right, bottom = box
-        center = pixels[round((top + bottom) / 2), round((left + right) / 2)]
-        assert np.abs(center - RGB[thing.color]).max() <= 15
-        ground = np.abs(pixels - pixels[0, 0]).max(axis=2) > 40
-        rows, columns = np.flatnonzero(ground.any(axis=1)), np.flatnonzero(ground.any(axis=0))
-        found = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        assert np.abs(np.subtract(found, box)).max() <= 2.5
-        assert np.abs(pixels[0, 0] - RGB[picture.scene.background]).max() <= 7
-
-
-def test_shapes_differ_in_how_much_of_their_box_they_cover() -> None:
-    shares = {}
-    for shape in ("circle", "square", "triangle", "star", "cross"):
-        picture = draw_scene(Scene("white", (Thing("blue", shape),)), random.Random(1), (200, 200))
-        left, top, right, bottom = picture.boxes[0]
-        blue = np.abs(np.asarray(picture.image).astype(int) - RGB["blue"]).max(axis=2) < 40
-        shares[shape] = blue.sum() / ((right - left) * (bottom - top))
-    assert shares["square"] == pytest.approx(1, abs=0.05)
-    assert shares["circle"] == pytest.approx(np.pi / 4, abs=0.05)
-    assert shares["triangle"] == pytest.approx(1 / 2, abs=0.05)
-    assert shares["cross"] == pytest.approx(0.55, abs=0.05)
-    assert shares["star"] < 0.45
-
-
-@pytest.mark.parametrize("direction", ["left", "right", "up", "down"])
-def test_films_move_as_they_say(direction: str) -> None:
-    film = make_film(Motion("black", Thing("yellow", "star"), direction), random.Random(3), 2.0)
-
-    def middle(time: float) -> NDArray[np.float64]:
-        rows, columns = np.nonzero(np.asarray(film.frame(time)).max(axis=2) > 128)
-        return np.array([columns.mean(), rows.mean()])
-
-    x, y = middle(2.0) - middle(0.0)
-    assert {"left": x < -20, "right": x > 20, "up": y < -20, "down": y > 20}[direction]
-    assert min(abs(x), abs(y)) < 2
-
-
-def beeps_in(samples: Samples) -> int:
-    """How often a sound begins."""
-    loud = np.abs(samples).reshape(-1, 80).max(axis=1) > 0.05
-    return int((np.diff(loud.astype(int), prepend=0) == 1).sum())
-
-
-def pitches(samples: Samples) -> tuple[float, float]:
-    """Hz near the beginning and near the end of what can be heard."""
-    loud = np.flatnonzero(np.abs(samples) > 0.05)
-    audible = samples[loud[0] : loud[-1]]
-    tenth = max(1600, audible.size // 10)
-    found = []
-    for piece in (audible[:tenth], audible[-tenth:]):
-        spectrum = np.abs(np.fft.rfft(piece * np.hanning(piece.size), 4 * RATE))
-        found.append(int(spectrum.argmax()) / 4)
-    return found[0], found[1]
-
-
-def test_sounds_are_what_they_are_called() -> None:
-    rng = random.Random(5)
-    lengths = []
-    for _ in range(15):
-        for kind in ("high", "low", "rise", "fall", "silence"):
-            clip = make_clip(Sound(kind), rng, hum)
-            lengths.append(clip.seconds)
-            if kind == "silence":
-                assert np.abs(clip.samples).max() < 0.01
-                continue
-            first, last = pitches(clip.samples)
-            assert {
-                "high": first == pytest.approx(last, rel=0.05) and first > 650,
-                "low": first == pytest.approx(last, rel=0.05) and first < 350,
-                "rise": last > 1.5 * first,
-                "fall": first > 1.5 * last,
-            }[kind]
-        count = rng.randint(1, 5)
-        beeps = make_clip(Sound("beeps", count=count), rng, hum).samples
-        assert beeps_in(beeps[: beeps.size // 80 * 80]) == count
-    assert all(LONG[0] - 0.01 <= length <= LONG[1] + 0.01 for length in lengths)
-    assert min(lengths) < 2
-    assert max(lengths) > 20
-
-
-@pytest.mark.parametrize("kind", LOSSY)
-def test_a_codec_changes_a_sound_little(kind: str) -> None:
-    tone = (np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE) / 4).astype(np.float32)
-    heard = decoded(encoded_sound(tone, kind))
-    assert abs(heard.size - tone.size) < 0.1 * RATE
-    assert pitches(heard)[0] == pytest.approx(440, abs=5)
-    assert float(np.sqrt(np.square(heard).mean())) == pytest.approx(0.25 / np.sqrt(2), rel=0.1)
-    assert not np.array_equal(heard[: tone.size], tone)
-
-
-# What is asked and answered
-
-
-@pytest.mark.parametrize("task", list(TASKS))
-def test_lessons_are_the_same_for_the_same_seed(task: str) -> None:
-    first, again, other = lesson(task), lesson(task), lesson(task, seed=1)
-    assert [(turn.question, turn.answer) for turn in first.turns] == [
-        (turn.question, turn.answer) for turn in again.turns
-    ]
-    assert first.turns[-1].answer != other.turns[-1].answer or first.turns[-1].question != other.turns[-1].question
-
-
-def test_answers_say_what_is_there() -> None:
-    scene = Scene("white", (Thing("red", "circle"), Thing("blue", "star")))
-    sound = Sound("beeps", count=2)
-    assert language.scene_phrase(scene, "en") == "a red circle and a blue star on a white background"
-    assert language.scene_phrase(scene, "zh") == "白色背景上有一个红色的圆形和一个蓝色的星形"
-    assert language.see_and_hear_answer(scene, sound, "en") == (
-        "I see a red circle and a blue star on a white background. I hear two beeps."
-    )
-    assert language.motion_answer(Motion("white", scene.things[0], "up"), sound, "zh") == (
-        "一个红色的圆形向上移动。我听到两声哔声。"
-    )
-    assert language.count_answer(scene, "zh") == "有两个图形。"
-    assert language.sum_answer(7, 8, "en") == "Seven plus eight is fifteen."
-    assert language.sum_thought(7, 2, "en") == "<think>\nseven, eight, nine\n</think>\n\n"
-    assert language.CAPTION_OPENING_ZH + language.chinese_caption_rest(Sound("low")) == "这个音频剪辑里是低音。"
-    studio = Studio(random.Random(0), "en", hum)
-    assert TASKS["box"].make(studio)[0].answer.startswith('[{"bbox_2d": [')
-
-
-def test_an_examination_is_about_other_things_than_the_lessons() -> None:
-    learned = {lesson("refusal", seed).turns[0].question for seed in range(300)}
-    asked = {lesson("refusal", seed, exam=True).turns[0].question for seed in range(100)}
-    assert not learned & asked
 
 
 # What the model is fed
@@ -292,6 +147,18 @@ def test_the_joint_stage_learns_and_goes_on_where_it_stopped(run: Run, tmp_path:
     train_joint(resumed, plan)
     assert lines[0] == "going on after step 2"
     assert not changed(resumed.model, weights(run.model))
+
+
+def test_the_encoders_learn_with_the_rest_when_it_is_refined(run: Run) -> None:
+    plan = JointPlan(schedule(2), lessons=2, weights={"see and hear": 1.0}, first=0, keep_words=True, encoders=True)
+    before = weights(run.model)
+    train_joint(run, plan)
+    moved = changed(run.model, before)
+    assert all(any(part in name for name in moved) for part in ("audio_tower", "visual", "language_model"))
+    assert (run.folder / "refine.pt").exists()
+    # Other lessons than those of the stage before.
+    frozen = replace(plan, encoders=False)
+    assert not torch.equal(step_batches(run, plan, 0)[0][1], step_batches(run, frozen, 0)[0][1])
 
 
 def test_joint_batches_hold_every_lesson_and_no_more_tokens_than_allowed(run: Run) -> None:

@@ -51,15 +51,24 @@ def _sound(run: Run, schedule: Schedule, _: argparse.Namespace) -> None:
 
 
 def _joint(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
-    plan = JointPlan(
+    train_joint(run, _plan(run, schedule, options, first=0 if options.warm else FIRST_STEPS))
+
+
+def _refine(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
+    train_joint(run, _plan(run, schedule, options, first=0, encoders=True))
+
+
+def _plan(
+    run: Run, schedule: Schedule, options: argparse.Namespace, *, first: int, encoders: bool = False
+) -> JointPlan:
+    return JointPlan(
         schedule,
         lessons=options.lessons,
+        first=first,
         keep_words=options.keep_words,
-        encoders=options.encoders,
-        first=0 if options.warm else FIRST_STEPS,
+        encoders=encoders,
         batch_tokens=BATCH_TOKENS if run.device.type == "cpu" else _GPU_BATCH_TOKENS,
     )
-    train_joint(run, plan)
 
 
 def _code2wav(run: Run, schedule: Schedule, _: argparse.Namespace) -> None:
@@ -71,10 +80,11 @@ def _talker(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
 
 
 STAGES: Final[dict[str, Stage]] = {
-    "vision": Stage(_vision, steps=6000, rate=1.5e-3, share=0.14),
-    "sound": Stage(_sound, steps=4000, rate=1.5e-3, share=0.14),
-    "joint": Stage(_joint, steps=12_000, rate=1e-3, share=0.42),
-    "code2wav": Stage(_code2wav, steps=12_000, rate=2e-3, share=0.15),
+    "vision": Stage(_vision, steps=6000, rate=1.5e-3, share=0.12),
+    "sound": Stage(_sound, steps=4000, rate=1.5e-3, share=0.12),
+    "joint": Stage(_joint, steps=6000, rate=1e-3, share=0.2),
+    "refine": Stage(_refine, steps=9000, rate=8e-4, share=0.3),
+    "code2wav": Stage(_code2wav, steps=6000, rate=2e-3, share=0.11),
     "talker": Stage(_talker, steps=6000, rate=2e-3, share=0.15),
 }
 """In their order."""
@@ -93,9 +103,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of the stage, or of each")
     parser.add_argument("--minutes", type=float, help="at most, in all; a result of that cannot be made again exactly")
     parser.add_argument("--rate", type=float, help="the highest learning rate")
-    parser.add_argument("--lessons", type=int, default=LESSONS, help="in each joint step")
-    parser.add_argument("--keep-words", action="store_true", help="joint: a talker trained before stays right")
-    parser.add_argument("--encoders", action="store_true", help="joint: the encoders learn, too; at the end")
+    parser.add_argument("--lessons", type=int, default=LESSONS, help="in each step of joint and refine")
+    parser.add_argument("--keep-words", action="store_true", help="joint, refine: a talker trained before stays right")
     parser.add_argument("--workers", type=int, default=0, help="processes that make lessons")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU; more only on idle cores")

@@ -103,7 +103,7 @@ def make_film(motion: Motion, rng: random.Random, seconds: float) -> Film:
     return Film(motion, size, seconds, radius, start, end, colors)
 
 
-def thousandths(box: Box, size: tuple[int, int], step: int = 20) -> tuple[int, int, int, int]:
+def thousandths(box: Box, size: tuple[int, int], step: int) -> tuple[int, int, int, int]:
     """A box in thousandths of the picture's sides, rounded to `step`."""
     left, top, right, bottom = (
         min(1000, max(0, round(1000 * value / side / step) * step)) for value, side in zip(box, size * 2, strict=True)

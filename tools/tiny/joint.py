@@ -46,9 +46,14 @@ class JointPlan:
     keep_words: bool = False
     """Whether the token embeddings stay as they are, so that a talker that was trained on them still knows them."""
     encoders: bool = False
-    """Whether the encoders learn, too: at the end, at a low rate. Earlier they lose what they learned alone before
-    the text layers can read it."""
+    """Whether the encoders learn, too: in the stage `refine`, at a lower rate. Earlier they lose what they learned
+    alone before the text layers can read it."""
     batch_tokens: int = BATCH_TOKENS
+
+    @property
+    def stage(self) -> str:
+        """Its name."""
+        return "refine" if self.encoders else "joint"
 
 
 def step_batches(run: Run, plan: JointPlan, step: int) -> list[Batch]:
@@ -56,7 +61,7 @@ def step_batches(run: Run, plan: JointPlan, step: int) -> list[Batch]:
     weights = {**plan.weights, **(FIRST if step < plan.first else {})}
     examples = []
     for index in range(plan.lessons):
-        rng = random.Random(f"joint/{run.seed}/{step}/{index}")
+        rng = random.Random(f"{plan.stage}/{run.seed}/{step}/{index}")
         lesson = random_lesson(rng, run.say, weights)
         examples.append(example(lesson, run.processing, rng))
     return batches(examples, run.processing.processor.tokenizer.pad_token_id, plan.batch_tokens)
@@ -85,7 +90,7 @@ def train_joint(run: Run, plan: JointPlan) -> None:
         encoder(run.model, name).requires_grad_(plan.encoders)
     made = ahead(partial(step_batches, run, plan), plan.schedule.steps, run.workers)
     losses = answer_losses(thinker, made, run.device)
-    fit({"thinker": thinker}, losses, plan.schedule, run.folder / "joint.pt", run.report)
+    fit({"thinker": thinker}, losses, plan.schedule, run.folder / f"{plan.stage}.pt", run.report)
     thinker.requires_grad_(True).eval()
 
 

@@ -19,9 +19,11 @@ from tools.tiny.world import (
     CHINESE_NAMES,
     COLORS,
     MORE_WORDS,
+    MOST_BEEPS,
     NAMES,
     STEADY,
     Sound,
+    alike_scene,
     distinct_scene,
     random_motion,
     random_scene,
@@ -38,6 +40,9 @@ class Movie:
 
 
 Medium = Picture | Clip | Movie
+
+_HARD: Final = 0.3  # share of pictures of several things, and of sounds, that are of the kind most often mistaken
+_BOX_STEP: Final = 50  # thousandths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,11 +79,26 @@ class Studio:
     def clip(self, lengths: tuple[float, float] | None = None, sound: Sound | None = None) -> Clip:
         """A sound; by default half of them short."""
         lengths = lengths or self.rng.choice([SHORT, LONG])
-        return make_clip(sound or random_sound(self.rng), self.rng, self.say, lengths)
+        if sound is None:
+            sound = self._hard_sound() if self._hard() else random_sound(self.rng)
+        return make_clip(sound, self.rng, self.say, lengths)
 
     def picture(self, counts: tuple[int, ...] = (1, 1, 2, 3)) -> Picture:
         """A picture of one of `counts` things."""
-        return draw_scene(random_scene(self.rng, counts), self.rng)
+        several = tuple(count for count in counts if count > 1)
+        scene = alike_scene(self.rng, several) if several and self._hard() else random_scene(self.rng, counts)
+        return draw_scene(scene, self.rng)
+
+    def box(self, picture: Picture, index: int) -> tuple[int, int, int, int]:
+        """Around a thing: coarse to learn from, since few numbers are learned sooner; exact to examine."""
+        return thousandths(picture.boxes[index], picture.image.size, 1 if self.exam else _BOX_STEP)
+
+    def _hard(self) -> bool:
+        """Whether what is often mistaken comes up: in some of the lessons to learn from."""
+        return not self.exam and self.rng.random() < _HARD
+
+    def _hard_sound(self) -> Sound:
+        return Sound("beeps", count=self.rng.randint(1, MOST_BEEPS))
 
     def ask(self, questions: words.Questions) -> str:
         """One way to ask in the lesson's language."""
@@ -153,8 +173,8 @@ def _box(studio: Studio) -> tuple[Turn, ...]:
     picture = draw_scene(distinct_scene(studio.rng), studio.rng)
     index = studio.rng.randrange(len(picture.boxes))
     thing = picture.scene.things[index]
-    box = thousandths(picture.boxes[index], picture.image.size)
-    return (Turn((picture,), words.where_question(thing, studio.language), words.box_answer(thing, box)),)
+    answer = words.box_answer(thing, studio.box(picture, index))
+    return (Turn((picture,), words.where_question(thing, studio.language), answer),)
 
 
 def _see_and_hear(studio: Studio) -> tuple[Turn, ...]:
@@ -308,14 +328,14 @@ TASKS: Final[dict[str, Task]] = {
     "one thing": Task(_one, 3),
     "two things": Task(_two, 6),
     "three things": Task(_three, 8),
-    "see and hear": Task(_see_and_hear, 9),
+    "see and hear": Task(_see_and_hear, 18),
     "several turns": Task(_several, 5),
     "shape": Task(_shape, 3),
-    "film": Task(_silent_film, 5),
-    "sounding film": Task(_sounding_film, 9),
+    "film": Task(_silent_film, 4),
+    "sounding film": Task(_sounding_film, 7),
     "new word": Task(_new_word, 2),
     "refusal": Task(_refuse, 1),
-    "box": Task(_box, 9),
+    "box": Task(_box, 12),
     "thought": Task(_think, 1),
 }
 SOUND_KINDS: Final = (*STEADY, "beeps", "word")

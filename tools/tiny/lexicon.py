@@ -84,6 +84,11 @@ class Lexicon:
         found = [self.codes.get((voice, unit)) for unit in units(answer)]
         return torch.cat([codes for codes in found if codes is not None]) if found and None not in found else None
 
+    def sound(self, answer: str, voice: str) -> Samples:
+        """An answer as the synthesizer says it, at 24 kHz, without what is not in the lexicon."""
+        found = [self.sounds[voice, unit] for unit in units(answer) if (voice, unit) in self.sounds]
+        return np.concatenate([np.zeros(0, np.float32), *found])
+
 
 def units(answer: str) -> list[str]:
     """Words in small letters and signs; anything else stands for itself and is in no lexicon."""

@@ -1,9 +1,11 @@
 """Listens to what a checkpoint says: how many of its spoken words are understood, in answers of every task.
 
     python -m tools.tiny.listen assets/tiny-qwen3-omni RUN/lexicon.pt --n 10
+    python -m tools.tiny.listen assets/tiny-qwen3-omni RUN/lexicon.pt --sphinx
 
-The recogniser is not trained: connected words by dynamic time warping against espeak-ng's own rendering of the
-lexicon. It hears the sound alone and knows neither the answer nor how many words it has.
+Our recogniser is not trained: connected words by dynamic time warping against espeak-ng's own rendering of the
+lexicon. `--sphinx` asks one that was trained on people instead. Both hear the sound alone and know neither the answer
+nor how many words it has. Beside each figure stands how much is understood when espeak-ng says the same.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ from tools.tiny.inputs import media_type, messages
 from tools.tiny.lessons import Lesson, make_lesson
 from tools.tiny.lexicon import SIGNS, VOICES, Lexicon, log_mel, units
 from tools.tiny.sounds import Samples
+from tools.tiny.sphinx import Sphinx
 from tools.tiny.talker import SPOKEN_TASKS
 from tools.tiny.voices import speak_afresh
 
@@ -47,6 +50,13 @@ _HOP: Final = 240  # samples, 10 ms
 _RANGE: Final = 6.0  # natural logarithms below the loudest; what is quieter is silence
 _WORD_COST: Final = 12.0  # of beginning a word; without it long words fall into short ones
 _QUIET: Final = 1.0  # of `_RANGE`: where the loudest band of a word's edge is below, it is cut off
+
+
+class Ear(Protocol):
+    """Understands words."""
+
+    def hear(self, sound: Samples) -> list[str]:
+        """The words of a sound at 24 kHz, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +177,14 @@ def spoken_lesson(task: str, seed: int, index: int) -> Lesson:
             return lesson
 
 
-def listen(backend: Backend, recogniser: Recogniser, voice: str, lesson: Lesson) -> Hearing:
+def listen(backend: Backend, ear: Ear, voice: str, lesson: Lesson) -> Hearing:
     """Has the last turn of a lesson answered aloud, from files, and hears whether it says what it writes."""
+    text, sound = said(backend, voice, lesson)
+    return hearing(ear, text, sound)
+
+
+def said(backend: Backend, voice: str, lesson: Lesson) -> tuple[str, Samples]:
+    """The answer to the last turn of a lesson, whose files are written before: text and speech."""
     with tempfile.TemporaryDirectory() as folder:
         rng = random.Random(lesson.task)
         media = [medium for turn in lesson.turns for medium in turn.media]
@@ -184,10 +200,21 @@ def listen(backend: Backend, recogniser: Recogniser, voice: str, lesson: Lesson)
             modalities=frozenset({"text", "audio"}),
             voice=voice,
         )
-        text, sound = asyncio.run(_spoken(backend, request))
+        return asyncio.run(_spoken(backend, request))
+
+
+def hearing(ear: Ear, text: str, sound: Samples) -> Hearing:
+    """How much of `text` is understood of `sound`."""
     right = [unit for unit in units(text) if unit not in SIGNS]
-    wrong = differences(right, recogniser.hear(sound))
-    return Hearing(max(0, len(right) - wrong), len(right))
+    return Hearing(max(0, len(right) - differences(right, ear.hear(sound))), len(right))
+
+
+def _ears(lexicon: Lexicon, sphinx: bool) -> dict[str, Ear]:
+    """One for each voice."""
+    if sphinx:
+        shared = Sphinx(word for _, word in lexicon.sounds if word not in SIGNS)
+        return {voice.name: shared for voice in VOICES}
+    return {voice.name: Recogniser(lexicon, voice.name) for voice in VOICES}
 
 
 def main() -> None:
@@ -198,20 +225,25 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10, help="answers of each task in each voice (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--voice", choices=[voice.name for voice in VOICES], help="only this one")
+    parser.add_argument("--sphinx", action="store_true", help="with PocketSphinx instead of our recogniser")
     options = parser.parse_args()
     lexicon = Lexicon.load(options.lexicon)
+    ears = _ears(lexicon, options.sphinx)
     backend = create_backend("transformers", BackendOptions(options.checkpoint, generate_audio=True, single_turn=True))
     backend.wait_until_ready()
-    for voice in VOICES:
-        if options.voice not in (None, voice.name):
+    for voice, ear in ears.items():
+        if options.voice not in (None, voice):
             continue
-        recogniser, whole = Recogniser(lexicon, voice.name), Hearing()
+        whole, best = Hearing(), Hearing()
         for task in SPOKEN_TASKS:
-            lessons = (spoken_lesson(task, options.seed, index) for index in range(options.n))
-            heard = sum((listen(backend, recogniser, voice.name, lesson) for lesson in lessons), Hearing())
-            print(f"{voice.name}, {task}: {heard}", flush=True)
+            heard = Hearing()
+            for index in range(options.n):
+                text, sound = said(backend, voice, spoken_lesson(task, options.seed, index))
+                heard += hearing(ear, text, sound)
+                best += hearing(ear, text, lexicon.sound(text, voice))
+            print(f"{voice}, {task}: {heard}", flush=True)
             whole += heard
-        print(f"{voice.name}: {whole}", flush=True)
+        print(f"{voice}: {whole}; of the synthesizer's own: {best}", flush=True)
     backend.close()
 
 

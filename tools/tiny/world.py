@@ -26,6 +26,7 @@ NAMES: Final = (
     *("Ana", "Ben", "Carla", "David", "Emma", "Frank", "Grace", "Henry"),
     *("Ivy", "Jack", "Kate", "Leo", "Maria", "Nina", "Oscar", "Paul"),
 )
+_SAME_COLOR: Final = 0.75  # share of scenes of things that are alike; the others have one shape
 CHINESE_NAMES: Final = ("小明", "小红", "小丽", "小强", "小刚", "小芳", "小华", "小军")
 
 
@@ -72,6 +73,18 @@ def random_scene(rng: random.Random, counts: tuple[int, ...] = (1, 1, 2, 3)) -> 
     """A scene of one of `counts` things; several may be alike."""
     background = rng.choice(BACKGROUNDS)
     return Scene(background, tuple(random_thing(rng, background) for _ in range(rng.choice(counts))))
+
+
+def alike_scene(rng: random.Random, counts: tuple[int, ...] = (2, 2, 3)) -> Scene:
+    """A scene in which two things have one colour or one shape: what is most easily taken for another."""
+    scene = random_scene(rng, counts)
+    one, other = rng.sample(range(len(scene.things)), 2)
+    things = [*scene.things]
+    if rng.random() < _SAME_COLOR:
+        things[other] = Thing(things[one].color, rng.choice(SHAPES))
+    else:
+        things[other] = Thing(things[other].color, things[one].shape)
+    return Scene(scene.background, tuple(things))
 
 
 def distinct_scene(rng: random.Random, counts: tuple[int, ...] = (1, 1, 2, 3)) -> Scene:
