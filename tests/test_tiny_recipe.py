@@ -320,7 +320,7 @@ def test_a_spoken_answer_is_listened_to(
     monkeypatch.setattr(Recogniser, "hear", hear)
     heard = listen(engine, Recogniser(small_lexicon, "aiden"), "aiden", lesson)
     assert heard.understood == 0
-    assert 1 <= heard.words <= 12
+    assert heard.words >= 1
     assert str(heard + Hearing(5, 5)).startswith(f"5 of {heard.words + 5} words understood")
 
 

@@ -30,13 +30,13 @@ from omni_backend.transformers_answer import processor_kwargs
 from omni_backend.transformers_backend import TransformersBackend
 from omni_backend.transformers_loader import LoadedModel, load_model
 from omni_backend.transformers_prefix import FileSpan, PrefixPool, Reading, read_prompt
-from tests.media_files import BLUE, RED, film_file, image_file, sound_file, written
+from tests.media_files import BLUE, RED, film_file, sound_file, written
 from tests.prefix_bench import EXAMPLES, GREEDY, SYSTEM, Bench, Told, film, picture, said, sound
 from tests.tiny_checkpoints import Shape
 
 pytestmark = pytest.mark.engine
 
-QUESTIONS = {"image": "What color is the background?", "audio": "What do you hear?", "video": "What do you see?"}
+QUESTIONS = {"image": "What do you see?", "audio": "What do you hear?", "video": "What do you see?"}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_a_longer_sound_beside_an_older_one(bench: Bench, tmp_path: Path) -> Non
 def test_another_file_at_the_same_place_is_not_taken_for_the_first(trained: Bench, tmp_path: Path, kind: str) -> None:
     """Their placeholders are the same; the contents are not."""
     files = {
-        "image": [image_file(colour=colour) for colour in (RED, BLUE)],
+        "image": [(EXAMPLES / name).read_bytes() for name in ("circle.png", "star.png")],
         "audio": [(EXAMPLES / name).read_bytes() for name in ("tone.wav", "sweep.wav")],
         "video": [film_file("mp4", pictures=[(0.0, colour)], hertz=None) for colour in (RED, BLUE)],
     }
