@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import AudioDelta, Backend, ChatRequest
+from omni_backend import AudioDelta, Backend, ChatRequest, TextDelta
 from omni_backend import prompt as layout
 from omni_ui.server import App
 from tests.browser import Visit
@@ -32,7 +32,10 @@ from tests.truths import (
     with_media,
 )
 from tests.vllm_server import vllm_serve
-from tools.tiny.lexicon import VOICES, Voice, pitch_of
+from tools.tiny.lexicon import VOICES, Voice, answer_words, pitch_of
+from tools.tiny.listen import Hearing, hearing
+from tools.tiny.sounds import Samples
+from tools.tiny.sphinx import Sphinx
 
 pytestmark = pytest.mark.engine
 
@@ -40,6 +43,9 @@ NAMES = list(TRUTHS)
 ON_THE_PAGE = [name for name, turns in TRUTHS.items() if all(turn.question for turn in turns)]
 HERTZ = 3.0
 """How far a voice may be from its pitch."""
+SPOKEN_QUESTIONS = ["Hello!", "What can you do?", "What is two plus three?", "Who are you?", "My name is Emma."]
+UNDERSTOOD = 0.5
+"""Share of words. Of the synthesizer's own it understands two thirds."""
 
 Break = Callable[[ChatRequest], ChatRequest]
 
@@ -141,10 +147,16 @@ def test_a_wrong_frame_rate_shows(engine: Backend, files: Path, monkeypatch: pyt
     assert answers(engine, requests(turns, files)) != right(turns)
 
 
+def speech(engine: Backend, question: str, voice: str | None) -> tuple[str, Samples]:
+    """What is written and what is heard."""
+    events = asyncio.run(answer(engine, request(question, modalities=SPOKEN, voice=voice)))
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    return text, np.concatenate([event.pcm for event in events if isinstance(event, AudioDelta)])
+
+
 def pitch(engine: Backend, voice: str | None) -> float:
     """Hz."""
-    events = asyncio.run(answer(engine, request("Hello!", modalities=SPOKEN, voice=voice)))
-    return pitch_of(np.concatenate([event.pcm for event in events if isinstance(event, AudioDelta)]))
+    return pitch_of(speech(engine, "Hello!", voice)[1])
 
 
 @pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.name)
@@ -155,3 +167,20 @@ def test_every_voice_has_its_pitch(engine: Backend, voice: Voice) -> None:
 def test_an_ignored_voice_shows(engine: Backend) -> None:
     unchosen = pitch(engine, None)
     assert len([voice for voice in VOICES if abs(unchosen - voice.pitch) <= HERTZ]) == 1
+
+
+@pytest.fixture(scope="module")
+def sphinx() -> Sphinx:
+    """A recogniser that was trained on people and knows the words that are spoken."""
+    return Sphinx(answer_words())
+
+
+@pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.name)
+def test_every_voice_is_understood_by_a_recogniser_of_people(engine: Backend, sphinx: Sphinx, voice: Voice) -> None:
+    heard = sum((hearing(sphinx, *speech(engine, question, voice.name)) for question in SPOKEN_QUESTIONS), Hearing())
+    assert heard.understood / heard.words >= UNDERSTOOD, heard
+
+
+def test_a_recogniser_of_people_hears_nothing_in_noise(sphinx: Sphinx) -> None:
+    noise = np.random.default_rng(0).normal(0.0, 0.02, 48_000).astype(np.float32)
+    assert len(sphinx.hear(noise)) <= 1

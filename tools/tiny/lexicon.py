@@ -29,6 +29,7 @@ CODEBOOKS: Final = (1024, 256, 128, 64)
 """Entries used of each code group; the checkpoint has room for 2,048."""
 SIGNS: Final = {",": 1, ".": 2, "!": 2, "?": 2}
 """Frames of silence."""
+_SPEED: Final = 175  # words a minute, espeak-ng's own; slower words are understood less
 _LEVEL: Final = 0.6  # of full scale, the loudest sample of each word
 _HOP: Final = 320  # samples; six spectra in a frame
 _WINDOW: Final = 1024
@@ -41,11 +42,16 @@ Unit = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """One of the checkpoint's voices: how espeak-ng speaks it, and its pitch in Hz, a multiple of 12.5."""
+    """One of the checkpoint's voices."""
 
     name: str
     variant: str
+    """Of espeak-ng."""
+    setting: int
+    """espeak-ng's pitch, at which it speaks at about `pitch`: what is left is mended by speaking faster or slower, and
+    a few hundredths of that are not heard."""
     pitch: float
+    """Hz, a multiple of 12.5."""
 
     @property
     def period(self) -> int:
@@ -54,9 +60,9 @@ class Voice:
 
 
 VOICES: Final = (
-    Voice("ethan", "en-us", 100.0),
-    Voice("chelsie", "en-us+f2", 200.0),
-    Voice("aiden", "en-gb+m3", 125.0),
+    Voice("ethan", "en-us", 60, 100.0),
+    Voice("chelsie", "en-us+f2", 65, 200.0),
+    Voice("aiden", "en-us+m3", 78, 125.0),
 )
 
 
@@ -127,7 +133,7 @@ def _speak(voice: Voice, word: str) -> Samples:
     # On its own the letter would be named.
     text = "uh" if word == "a" else word
     markup = f"<speak><prosody range='0%'>{text}</prosody></speak>"
-    sound = speak(markup, Manner(voice.variant, 150, 50, markup=True), RATE)
+    sound = speak(markup, Manner(voice.variant, _SPEED, voice.setting, markup=True), RATE)
     sound = resampled(sound, round(RATE * voice.pitch / pitch_of(sound)), RATE)
     folded = np.abs(sound[: sound.size // voice.period * voice.period].reshape(-1, voice.period).mean(axis=0))
     lead = voice.period + int(-np.argmax(folded)) % voice.period

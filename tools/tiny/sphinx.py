@@ -32,13 +32,16 @@ class Sphinx:
     def __init__(self, words: Iterable[str]) -> None:
         from pocketsphinx import Decoder, get_model_path
 
+        known = set(words)
         model = Path(get_model_path(), "en-us")
+        entries = (model / "cmudict-en-us.dict").read_text().splitlines()
         with tempfile.TemporaryDirectory() as folder:
-            grammar = Path(folder, "words.arpa")
-            grammar.write_text(_equally_likely(sorted(set(words))))
+            grammar, dictionary = Path(folder, "words.arpa"), Path(folder, "words.dict")
+            grammar.write_text(_equally_likely(sorted(known)))
+            dictionary.write_text("".join(f"{entry}\n" for entry in entries if _word(entry.split()[0]) in known))
             self._decoder = Decoder(
                 hmm=str(model / "en-us"),
-                dict=str(model / "cmudict-en-us.dict"),
+                dict=str(dictionary),
                 lm=str(grammar),
                 cmn="batch",
                 lw=_WORD_WEIGHT,
@@ -55,8 +58,13 @@ class Sphinx:
         self._decoder.process_raw(whole.tobytes(), full_utt=True)
         self._decoder.end_utt()
         best = self._decoder.hyp()
-        # "a(2)" is the second way to say "a"; "<sil>" and such are no words.
-        return [word.partition("(")[0] for word in best.hypstr.split() if word[0] not in "<["] if best else []
+        # "<sil>" and such are no words.
+        return [_word(entry) for entry in best.hypstr.split() if entry[0] not in "<["] if best else []
+
+
+def _word(entry: str) -> str:
+    """What is said: `a(2)` is the second way to say `a`."""
+    return entry.partition("(")[0]
 
 
 def _equally_likely(words: list[str]) -> str:
