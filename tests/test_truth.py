@@ -184,3 +184,8 @@ def test_every_voice_is_understood_by_a_recogniser_of_people(engine: Backend, sp
 def test_a_recogniser_of_people_hears_nothing_in_noise(sphinx: Sphinx) -> None:
     noise = np.random.default_rng(0).normal(0.0, 0.02, 48_000).astype(np.float32)
     assert len(sphinx.hear(noise)) <= 1
+
+
+def test_a_word_that_cannot_be_pronounced_is_named() -> None:
+    with pytest.raises(ValueError, match="not in the dictionary: glorpf"):
+        Sphinx(["hello", "glorpf"])

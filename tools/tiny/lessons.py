@@ -19,12 +19,12 @@ from tools.tiny.world import (
     CHINESE_NAMES,
     COLORS,
     MORE_WORDS,
-    MOST_BEEPS,
     NAMES,
     STEADY,
     Sound,
     alike_scene,
     distinct_scene,
+    random_beeps,
     random_motion,
     random_scene,
     random_sound,
@@ -80,7 +80,7 @@ class Studio:
         """A sound; by default half of them short."""
         lengths = lengths or self.rng.choice([SHORT, LONG])
         if sound is None:
-            sound = self._hard_sound() if self._hard() else random_sound(self.rng)
+            sound = random_beeps(self.rng) if self._hard() else random_sound(self.rng)
         return make_clip(sound, self.rng, self.say, lengths)
 
     def picture(self, counts: tuple[int, ...] = (1, 1, 2, 3)) -> Picture:
@@ -96,9 +96,6 @@ class Studio:
     def _hard(self) -> bool:
         """Whether what is often mistaken comes up: in some of the lessons to learn from."""
         return not self.exam and self.rng.random() < _HARD
-
-    def _hard_sound(self) -> Sound:
-        return Sound("beeps", count=self.rng.randint(1, MOST_BEEPS))
 
     def ask(self, questions: words.Questions) -> str:
         """One way to ask in the lesson's language."""

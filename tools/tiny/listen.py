@@ -177,14 +177,8 @@ def spoken_lesson(task: str, seed: int, index: int) -> Lesson:
             return lesson
 
 
-def listen(backend: Backend, ear: Ear, voice: str, lesson: Lesson) -> Hearing:
-    """Has the last turn of a lesson answered aloud, from files, and hears whether it says what it writes."""
-    text, sound = said(backend, voice, lesson)
-    return hearing(ear, text, sound)
-
-
 def said(backend: Backend, voice: str, lesson: Lesson) -> tuple[str, Samples]:
-    """The answer to the last turn of a lesson, whose files are written before: text and speech."""
+    """The answer to the last turn of a lesson, from real files: text, and speech at 24 kHz."""
     with tempfile.TemporaryDirectory() as folder:
         rng = random.Random(lesson.task)
         media = [medium for turn in lesson.turns for medium in turn.media]
@@ -204,7 +198,7 @@ def said(backend: Backend, voice: str, lesson: Lesson) -> tuple[str, Samples]:
 
 
 def hearing(ear: Ear, text: str, sound: Samples) -> Hearing:
-    """How much of `text` is understood of `sound`."""
+    """How much of `text` is understood of `sound`, at 24 kHz."""
     right = [unit for unit in units(text) if unit not in SIGNS]
     return Hearing(max(0, len(right) - differences(right, ear.hear(sound))), len(right))
 

@@ -27,18 +27,22 @@ _WORD_WEIGHT: Final = 1.0  # its `lw`
 
 
 class Sphinx:
-    """Hears words of a list."""
+    """Hears `words`, in small letters. Raises ModuleNotFoundError without PocketSphinx, ValueError for other words
+    than those it can pronounce."""
 
     def __init__(self, words: Iterable[str]) -> None:
         from pocketsphinx import Decoder, get_model_path
 
         known = set(words)
         model = Path(get_model_path(), "en-us")
-        entries = (model / "cmudict-en-us.dict").read_text().splitlines()
+        lines = (model / "cmudict-en-us.dict").read_text().splitlines()
+        entries = [line for line in lines if _word(line.split()[0]) in known]
+        if unknown := known - {_word(entry.split()[0]) for entry in entries}:
+            raise ValueError(f"not in the dictionary: {', '.join(sorted(unknown))}")
         with tempfile.TemporaryDirectory() as folder:
             grammar, dictionary = Path(folder, "words.arpa"), Path(folder, "words.dict")
             grammar.write_text(_equally_likely(sorted(known)))
-            dictionary.write_text("".join(f"{entry}\n" for entry in entries if _word(entry.split()[0]) in known))
+            dictionary.write_text("".join(f"{entry}\n" for entry in entries))
             self._decoder = Decoder(
                 hmm=str(model / "en-us"),
                 dict=str(dictionary),

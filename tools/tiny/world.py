@@ -26,8 +26,8 @@ NAMES: Final = (
     *("Ana", "Ben", "Carla", "David", "Emma", "Frank", "Grace", "Henry"),
     *("Ivy", "Jack", "Kate", "Leo", "Maria", "Nina", "Oscar", "Paul"),
 )
-_SAME_COLOR: Final = 0.75  # share of scenes of things that are alike; the others have one shape
 CHINESE_NAMES: Final = ("小明", "小红", "小丽", "小强", "小刚", "小芳", "小华", "小军")
+_SAME_COLOR: Final = 0.75  # share of scenes of things that are alike; the others have one shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,11 @@ def random_scene(rng: random.Random, counts: tuple[int, ...] = (1, 1, 2, 3)) -> 
     return Scene(background, tuple(random_thing(rng, background) for _ in range(rng.choice(counts))))
 
 
-def alike_scene(rng: random.Random, counts: tuple[int, ...] = (2, 2, 3)) -> Scene:
-    """A scene in which two things have one colour or one shape: what is most easily taken for another."""
+def alike_scene(rng: random.Random, counts: tuple[int, ...]) -> Scene:
+    """A scene of one of `counts` things, two or more, of which two have one colour or one shape.
+
+    They are most easily taken for one another.
+    """
     scene = random_scene(rng, counts)
     one, other = rng.sample(range(len(scene.things)), 2)
     things = [*scene.things]
@@ -101,9 +104,14 @@ def random_motion(rng: random.Random) -> Motion:
     return Motion(background, random_thing(rng, background), rng.choice(DIRECTIONS))
 
 
+def random_beeps(rng: random.Random) -> Sound:
+    """One beep to `MOST_BEEPS`."""
+    return Sound("beeps", count=rng.randint(1, MOST_BEEPS))
+
+
 def random_sound(rng: random.Random, words: tuple[str, ...] = WORDS) -> Sound:
     """Steady sounds, beeps and words as 6 to 5 to 6; beeps are the hardest."""
     kind = rng.choices([*STEADY, "beeps", "word"], [1] * len(STEADY) + [5, 6])[0]
     if kind == "beeps":
-        return Sound("beeps", count=rng.randint(1, MOST_BEEPS))
+        return random_beeps(rng)
     return Sound("word", word=rng.choice(words)) if kind == "word" else Sound(kind)
