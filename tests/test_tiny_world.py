@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from omni_backend.catalogue import Language
 from tests.tiny_lessons import hum, lesson
 from tools.tiny import language
-from tools.tiny.drawings import RGB, Picture, draw_scene, make_film
+from tools.tiny.drawings import RGB, Film, Picture, draw_scene, make_film
 from tools.tiny.files import LOSSY, decoded, encoded_sound
-from tools.tiny.lessons import TASKS, Medium, Studio
+from tools.tiny.lessons import TASKS, Medium, Movie, Studio
 from tools.tiny.sounds import LONG, RATE, Clip, Samples, make_clip
-from tools.tiny.world import Motion, Scene, Sound, Thing, random_scene
+from tools.tiny.world import DIRECTIONS, Motion, Scene, Sound, Thing, random_scene
 
 # What is drawn and computed
 
@@ -53,15 +55,56 @@ def test_shapes_differ_in_how_much_of_their_box_they_cover() -> None:
 
 @pytest.mark.parametrize("direction", ["left", "right", "up", "down"])
 def test_films_move_as_they_say(direction: str) -> None:
-    film = make_film(Motion("black", Thing("yellow", "star"), direction), random.Random(3), 2.0)
+    film = make_film(Motion("black", Thing("yellow", "star"), (direction,)), random.Random(3), 2.0)
+    assert way(film, 0.0, 2.0) == direction
+
+
+@pytest.mark.parametrize("directions", list(itertools.permutations(DIRECTIONS, 2)))
+def test_a_film_turns_in_the_middle_and_stays_within_the_picture(directions: tuple[str, str]) -> None:
+    film = make_film(Motion("black", Thing("yellow", "star"), directions), random.Random(3), 4.0)
+    assert (way(film, 0.0, 2.0), way(film, 2.0, 4.0)) == directions
+    for time in np.arange(0.0, 4.01, 0.25):
+        shown = np.asarray(film.frame(time)).max(axis=2) > 128
+        assert not np.concatenate([shown[0], shown[-1], shown[:, 0], shown[:, -1]]).any()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_sound_of_a_turning_film_falls_into_the_half_that_is_asked_for(seed: int) -> None:
+    (turn,) = lesson("turning film", seed).turns
+    (movie,) = turn.media
+    assert isinstance(movie, Movie)
+    assert movie.clip is not None
+    loud = np.flatnonzero(np.abs(movie.clip.samples) > 0.05) / RATE
+    half = movie.film.seconds / 2
+    assert (loud < half).all() or (loud > half).all()
+    moved = movie.film.motion.directions[int(loud[0] > half)]
+    assert turn.answer in (f"It moves {moved}.", language.direction_answer(moved, "zh"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_two_pictures_the_right_one_is_described(seed: int) -> None:
+    (turn,) = lesson("two pictures", seed).turns
+    seen = []
+    for picture in turn.media:
+        assert isinstance(picture, Picture)
+        spoken: Language = "en" if turn.question.isascii() else "zh"
+        seen.append(language.sentence(language.scene_phrase(picture.scene, spoken), spoken))
+    places = {"first": seen[:1], "一张图": seen[:1], "second": seen[1:], "二张图": seen[1:]}
+    asked = next((wanted for word, wanted in places.items() if word in turn.question), seen)
+    assert turn.answer in (" ".join(asked), "".join(asked))
+
+
+def way(film: Film, begin: float, end: float) -> str:
+    """Which way the thing moves between two times."""
 
     def middle(time: float) -> NDArray[np.float64]:
         rows, columns = np.nonzero(np.asarray(film.frame(time)).max(axis=2) > 128)
         return np.array([columns.mean(), rows.mean()])
 
-    x, y = middle(2.0) - middle(0.0)
-    assert {"left": x < -20, "right": x > 20, "up": y < -20, "down": y > 20}[direction]
+    x, y = middle(end) - middle(begin)
     assert min(abs(x), abs(y)) < 2
+    assert max(abs(x), abs(y)) > 20
+    return ("left" if x < 0 else "right") if abs(x) > abs(y) else ("up" if y < 0 else "down")
 
 
 def beeps_in(samples: Samples) -> int:
@@ -137,7 +180,7 @@ def test_answers_say_what_is_there() -> None:
     assert language.see_and_hear_answer(scene, sound, "en") == (
         "I see a red circle and a blue star on a white background. I hear two beeps."
     )
-    assert language.motion_answer(Motion("white", scene.things[0], "up"), sound, "zh") == (
+    assert language.motion_answer(Motion("white", scene.things[0], ("up",)), sound, "zh") == (
         "一个红色的圆形向上移动。我听到两声哔声。"
     )
     assert language.count_answer(scene, "zh") == "有两个图形。"

@@ -35,6 +35,8 @@ SIZES: Final = (
 )
 """Width and height of pictures; the processor brings them all to about 100 × 100."""
 FILM_SIZES: Final = ((96, 96), (128, 96), (96, 128), (160, 128), (256, 256), (320, 240))
+_STEPS: Final = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+_LEG: Final = (0.55, 1.0)  # of the way that there is
 _RADIUS: Final = (0.12, 0.3)  # of a shape, as a share of the shorter side
 _SMOOTH: Final = 2  # pixels drawn for each pixel kept, in both directions
 _THING_JITTER: Final = 14  # of each colour channel
@@ -58,15 +60,17 @@ class Film:
     size: tuple[int, int]
     seconds: float
     radius: float
-    start: tuple[float, float]
-    end: tuple[float, float]
+    path: tuple[tuple[float, float], ...]
+    """Where its centre goes, in pixels, in equal times from each point to the next."""
     colors: tuple[Rgb, Rgb]
     """Of the thing and of the background."""
 
     def frame(self, time: float) -> Image.Image:
         """What is shown at `time` seconds."""
-        share = min(1.0, max(0.0, time / self.seconds))
-        x, y = (begin + share * (end - begin) for begin, end in zip(self.start, self.end, strict=True))
+        legs = len(self.path) - 1
+        done = legs * min(1.0, max(0.0, time / self.seconds))
+        leg = min(int(done), legs - 1)
+        x, y = (a + (done - leg) * (b - a) for a, b in zip(*self.path[leg : leg + 2], strict=True))
         canvas = _Canvas(self.size, self.colors[1])
         canvas.draw(self.motion.thing.shape, x, y, self.radius, self.colors[0])
         return canvas.finish()
@@ -87,20 +91,24 @@ def draw_scene(scene: Scene, rng: random.Random, size: tuple[int, int] | None = 
 
 
 def make_film(motion: Motion, rng: random.Random, seconds: float) -> Film:
-    """The thing crosses a good part of the picture in `seconds`, evenly."""
+    """The thing crosses a good part of the picture in each of its directions, evenly, in `seconds` altogether."""
     size = rng.choice(FILM_SIZES)
     radius = rng.uniform(0.14, 0.24) * min(size)
-    axis = 0 if motion.direction in ("left", "right") else 1
-    low, high = 1.15 * radius, size[axis] - 1.15 * radius
-    distance = rng.uniform(0.55, 1.0) * (high - low)
-    first = rng.uniform(low, high - distance)
-    ends = [first, first + distance]
-    if motion.direction in ("left", "up"):
-        ends.reverse()
-    other = _place(size[1 - axis], radius, rng)
-    start, end = ((along, other) if axis == 0 else (other, along) for along in ends)
+    margin = 1.15 * radius
+    across, down = [0.0], [0.0]
+    for direction in motion.directions:
+        right, below = _STEPS[direction]
+        across.append(across[-1] + right * rng.uniform(*_LEG) * (size[0] - 2 * margin))
+        down.append(down[-1] + below * rng.uniform(*_LEG) * (size[1] - 2 * margin))
+    path = tuple(zip(_within(across, margin, size[0], rng), _within(down, margin, size[1], rng), strict=True))
     colors = _film_colors(motion.thing, motion.background, rng)
-    return Film(motion, size, seconds, radius, start, end, colors)
+    return Film(motion, size, seconds, radius, path, colors)
+
+
+def _within(places: list[float], margin: float, side: float, rng: random.Random) -> list[float]:
+    """`places` moved together to anywhere between the margins."""
+    offset = rng.uniform(margin - min(places), side - margin - max(places))
+    return [place + offset for place in places]
 
 
 def thousandths(box: Box, size: tuple[int, int], step: int) -> tuple[int, int, int, int]:

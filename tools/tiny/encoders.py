@@ -29,7 +29,6 @@ from tools.tiny.world import (
     BACKGROUNDS,
     COLORS,
     DIRECTIONS,
-    MORE_WORDS,
     MOST_BEEPS,
     SHAPES,
     STEADY,
@@ -43,7 +42,7 @@ from tools.tiny.world import (
 SOUND_CLASSES: Final = (
     *(Sound(kind) for kind in STEADY),
     *(Sound("beeps", count=count + 1) for count in range(MOST_BEEPS)),
-    *(Sound("word", word=word) for word in (*WORDS, *MORE_WORDS)),
+    *(Sound("word", word=word) for word in WORDS),
 )
 _PICTURES: Final = 24
 _FILMS: Final = 8
@@ -132,7 +131,7 @@ def heard_batch(run: Run, step: int) -> HeardBatch:
     rng = random.Random(f"sound/{run.seed}/{step}")
     clips = []
     for _ in range(_CLIPS):
-        sound = random_sound(rng, (*WORDS, *MORE_WORDS))
+        sound = random_sound(rng)
         clips.append(make_clip(sound, rng, run.say, rng.choice([SHORT, LONG])))
     batch = _batch(clips, run.processing, rng)
     audio = run.processing.processor.tokenizer.convert_tokens_to_ids("<|audio_pad|>")
@@ -230,7 +229,7 @@ def _films(run: Run, rng: random.Random) -> SeenBatch:
     times = grid[:, 0].tolist()
     motions = [film.motion for film, count in zip(films, times, strict=True) for _ in range(max(1, count - 1))]
     labels = {
-        "direction": [DIRECTIONS.index(motion.direction) for motion in motions],
+        "direction": [DIRECTIONS.index(motion.directions[0]) for motion in motions],
         "shape": [SHAPES.index(motion.thing.shape) for motion in motions],
         "color": [COLORS.index(motion.thing.color) for motion in motions],
     }

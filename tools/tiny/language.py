@@ -70,6 +70,18 @@ SCENE: Final[Questions] = {
     ),
     "zh": ("图中有什么？", "你看到了什么？", "描述这张图片。", "这张图片里有什么？"),
 }
+FIRST_PICTURE: Final[Questions] = {
+    "en": ("What is in the first image?", "What do you see in the first picture?"),
+    "zh": ("第一张图片里有什么？",),
+}
+SECOND_PICTURE: Final[Questions] = {
+    "en": ("What is in the second image?", "What do you see in the second picture?"),
+    "zh": ("第二张图片里有什么？",),
+}
+PICTURES: Final[Questions] = {
+    "en": ("What is in the images?", "What do you see?", "Describe the pictures."),
+    "zh": ("图片里有什么？", "你看到了什么？", "描述这两张图片。"),
+}
 BACKGROUND: Final[Questions] = {
     "en": ("What color is the background?", "What is the background color?"),
     "zh": ("背景是什么颜色？",),
@@ -97,6 +109,10 @@ FILM: Final[Questions] = {
 DIRECTION: Final[Questions] = {
     "en": ("Which way does it move?", "Where does it move?"),
     "zh": ("它向哪边移动？",),
+}
+DIRECTION_THEN: Final[Questions] = {
+    "en": ("Which way does it move when you hear the sound?", "Where does it move when it beeps?"),
+    "zh": ("有声音的时候它向哪边移动？",),
 }
 LENGTH: Final[Questions] = {
     "en": ("How many seconds is the video?", "How long is the video in seconds?"),
@@ -230,16 +246,16 @@ def see_and_hear_answer(scene: Scene, sound: Sound, language: Language) -> str:
 
 
 def motion_answer(motion: Motion, sound: Sound | None, language: Language) -> str:
-    """What happens in a film, and what is heard in it."""
-    moving = thing_phrase(motion.thing, language)
+    """What happens in a film of one direction, and what is heard in it."""
+    moving, (direction,) = thing_phrase(motion.thing, language), motion.directions
     if language == "zh":
-        return f"{moving}向{_DIRECTION_ZH[motion.direction]}移动。" + (hear_sentence(sound, "zh") if sound else "")
-    return sentence(f"{moving} moving {motion.direction}", "en") + (f" {hear_sentence(sound, 'en')}" if sound else "")
+        return f"{moving}向{_DIRECTION_ZH[direction]}移动。" + (hear_sentence(sound, "zh") if sound else "")
+    return sentence(f"{moving} moving {direction}", "en") + (f" {hear_sentence(sound, 'en')}" if sound else "")
 
 
-def direction_answer(motion: Motion, language: Language) -> str:
+def direction_answer(direction: str, language: Language) -> str:
     """Which way the thing moves."""
-    return f"它向{_DIRECTION_ZH[motion.direction]}移动。" if language == "zh" else f"It moves {motion.direction}."
+    return f"它向{_DIRECTION_ZH[direction]}移动。" if language == "zh" else f"It moves {direction}."
 
 
 def length_answer(seconds: int, language: Language) -> str:

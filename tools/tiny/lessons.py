@@ -14,11 +14,10 @@ from omni_backend.catalogue import LANGUAGES, Language, phrase
 from tools.tiny import language as words
 from tools.tiny.drawings import Film, Picture, draw_scene, make_film, thousandths
 from tools.tiny.off_topic import off_topic
-from tools.tiny.sounds import LONG, SHORT, Clip, Say, make_clip
+from tools.tiny.sounds import LONG, SHORT, Clip, Say, make_clip, within
 from tools.tiny.world import (
     CHINESE_NAMES,
     COLORS,
-    MORE_WORDS,
     NAMES,
     STEADY,
     Sound,
@@ -143,11 +142,6 @@ def _caption(studio: Studio) -> tuple[Turn, ...]:
     return (Turn((clip,), "", words.sound_answer(clip.sound, "en")),)
 
 
-def _new_word(studio: Studio) -> tuple[Turn, ...]:
-    clip = studio.clip(sound=Sound("word", word=studio.rng.choice(MORE_WORDS)))
-    return (_clip_turn(studio, clip),)
-
-
 def _one(studio: Studio) -> tuple[Turn, ...]:
     return (_picture_turn(studio, (1,)),)
 
@@ -158,6 +152,20 @@ def _two(studio: Studio) -> tuple[Turn, ...]:
 
 def _three(studio: Studio) -> tuple[Turn, ...]:
     return (_picture_turn(studio, (3,)),)
+
+
+def _two_pictures(studio: Studio) -> tuple[Turn, ...]:
+    """Two pictures in one message: both are described, or the one that is asked for."""
+    pictures = [studio.picture((1,)), studio.picture((1,))]
+    seen = [words.sentence(words.scene_phrase(each.scene, studio.language), studio.language) for each in pictures]
+    questions, answer = studio.rng.choice(
+        [
+            (words.FIRST_PICTURE, seen[0]),
+            (words.SECOND_PICTURE, seen[1]),
+            (words.PICTURES, (" " if studio.language == "en" else "").join(seen)),
+        ]
+    )
+    return (Turn(tuple(pictures), studio.ask(questions), answer),)
 
 
 def _shape(studio: Studio) -> tuple[Turn, ...]:
@@ -193,7 +201,8 @@ def _film_turn(studio: Studio, *, sounding: bool) -> tuple[Turn, ...]:
     if timed:
         return (Turn((movie,), studio.ask(words.LENGTH), words.length_answer(round(seconds), studio.language)),)
     if studio.rng.random() < 0.25:
-        return (Turn((movie,), studio.ask(words.DIRECTION), words.direction_answer(film.motion, studio.language)),)
+        (direction,) = film.motion.directions
+        return (Turn((movie,), studio.ask(words.DIRECTION), words.direction_answer(direction, studio.language)),)
     questions = words.BOTH if clip and studio.rng.random() < 0.5 else words.FILM
     heard = clip.sound if clip else None
     answer = words.motion_answer(film.motion, heard, studio.language)
@@ -206,6 +215,18 @@ def _silent_film(studio: Studio) -> tuple[Turn, ...]:
 
 def _sounding_film(studio: Studio) -> tuple[Turn, ...]:
     return _film_turn(studio, sounding=True)
+
+
+def _turning_film(studio: Studio) -> tuple[Turn, ...]:
+    """Which way a thing moves when a sound is heard: picture and sound must keep their time."""
+    rng, seconds = studio.rng, studio.rng.uniform(4.0, 5.0)
+    half = seconds / 2
+    motion = random_motion(rng, legs=2)
+    index = rng.randrange(2)
+    clip = studio.clip((0.7 * half, 0.7 * half), Sound("beeps", count=1))
+    track = within(clip, seconds, index * half + rng.uniform(0.1, 0.2) * half)
+    answer = words.direction_answer(motion.directions[index], studio.language)
+    return (Turn((Movie(make_film(motion, rng, seconds), track),), studio.ask(words.DIRECTION_THEN), answer),)
 
 
 def _small_talk(studio: Studio) -> Turn:
@@ -325,19 +346,20 @@ TASKS: Final[dict[str, Task]] = {
     "one thing": Task(_one, 3),
     "two things": Task(_two, 6),
     "three things": Task(_three, 8),
-    "see and hear": Task(_see_and_hear, 18),
+    "see and hear": Task(_see_and_hear, 22),
+    "two pictures": Task(_two_pictures, 8),
     "several turns": Task(_several, 5),
     "shape": Task(_shape, 3),
     "film": Task(_silent_film, 4),
     "sounding film": Task(_sounding_film, 7),
-    "new word": Task(_new_word, 2),
+    "turning film": Task(_turning_film, 8),
     "refusal": Task(_refuse, 1),
-    "box": Task(_box, 12),
+    "box": Task(_box, 8),
     "thought": Task(_think, 1),
 }
 SOUND_KINDS: Final = (*STEADY, "beeps", "word")
 _CHINESE: Final = 0.35  # share of lessons
-_INSTRUCTED: Final = 0.4  # share of lessons with a system prompt, captions excepted
+_INSTRUCTED: Final = 0.2  # share of lessons with a system prompt, captions excepted
 
 
 def make_lesson(task: str, rng: random.Random, say: Say, *, exam: bool = False, system: str | None = None) -> Lesson:

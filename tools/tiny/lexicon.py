@@ -21,7 +21,7 @@ import torch
 from tools.tiny import language
 from tools.tiny.sounds import Samples
 from tools.tiny.voices import Manner, resampled, speak
-from tools.tiny.world import BACKGROUNDS, COLORS, DIRECTIONS, MORE_WORDS, NAMES, SHAPES, WORDS
+from tools.tiny.world import BACKGROUNDS, COLORS, DIRECTIONS, NAMES, SHAPES, WORDS
 
 RATE: Final = 24_000
 FRAME: Final = 1920  # samples, 80 ms
@@ -103,7 +103,7 @@ def units(answer: str) -> list[str]:
 
 def answer_words() -> list[str]:
     """All words of English answers, in order."""
-    said = [*COLORS, *BACKGROUNDS, *SHAPES, *DIRECTIONS, *WORDS, *MORE_WORDS, *NAMES, *language.NUMBERS]
+    said = [*COLORS, *BACKGROUNDS, *SHAPES, *DIRECTIONS, *WORDS, *NAMES, *language.NUMBERS]
     said += [answer for _, answer in language.SMALL_TALK["en"]]
     said += [
         language.REFUSAL["en"],

@@ -19,7 +19,7 @@ Say = Callable[[str, random.Random], Samples]
 
 RATE: Final = 16_000
 SHORT: Final = (1.0, 2.0)
-"""Seconds; what the trial was trained on."""
+"""Seconds."""
 LONG: Final = (1.0, 30.0)
 _LEAST_BODY: Final = 0.5  # seconds of a sound that has silence around it
 _HIGH: Final = (700.0, 2000.0)  # Hz
@@ -59,6 +59,14 @@ def make_clip(sound: Sound, rng: random.Random, say: Say, lengths: tuple[float, 
     if rng.random() < 0.8:
         samples += noise.normal(0.0, 10 ** rng.uniform(-5, -3), samples.size).astype(np.float32)
     return Clip(sound, as_stored(samples))
+
+
+def within(clip: Clip, seconds: float, begin: float) -> Clip:
+    """The clip `begin` seconds after the start of a silent track of `seconds`."""
+    samples = np.zeros(round(seconds * RATE), np.float32)
+    first = round(begin * RATE)
+    samples[first : first + clip.samples.size] = clip.samples
+    return Clip(clip.sound, samples)
 
 
 def as_stored(samples: Samples) -> Samples:

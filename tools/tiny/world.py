@@ -16,9 +16,11 @@ BACKGROUNDS: Final = ("white", "black", "gray")
 SHAPES: Final = ("circle", "square", "triangle", "star", "cross")
 DIRECTIONS: Final = ("left", "right", "up", "down")
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-WORDS: Final = (*DIGITS, "yes", "no", "hello", "goodbye", "stop", "start", "cat", "dog", "music", "water")
-MORE_WORDS: Final = ("morning", "evening", "table", "window", "orange", "apple", "paper", "summer", "winter", "bird")
-"""Learned after `WORDS`, which today's embedded checkpoint knows."""
+WORDS: Final = (
+    *DIGITS,
+    *("yes", "no", "hello", "goodbye", "stop", "start", "cat", "dog", "music", "water"),
+    *("morning", "evening", "table", "window", "orange", "apple", "paper", "summer", "winter", "bird"),
+)
 STEADY: Final[tuple[Kind, ...]] = ("high", "low", "rise", "fall", "noise", "silence")
 MOST_BEEPS: Final = 5
 """With the six kinds of `STEADY` and one to five beeps there are eleven kinds of sound, beside the words."""
@@ -48,11 +50,11 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """A film: one thing that moves."""
+    """A film: one thing that moves in one direction, or in two, half of the time in each."""
 
     background: str
     thing: Thing
-    direction: str
+    directions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,10 @@ def distinct_scene(rng: random.Random, counts: tuple[int, ...] = (1, 1, 2, 3)) -
             return scene
 
 
-def random_motion(rng: random.Random) -> Motion:
-    """One moving thing."""
+def random_motion(rng: random.Random, legs: int = 1) -> Motion:
+    """One moving thing. `legs`: in how many directions, all different."""
     background = rng.choice(BACKGROUNDS)
-    return Motion(background, random_thing(rng, background), rng.choice(DIRECTIONS))
+    return Motion(background, random_thing(rng, background), tuple(rng.sample(DIRECTIONS, legs)))
 
 
 def random_beeps(rng: random.Random) -> Sound:
@@ -109,9 +111,9 @@ def random_beeps(rng: random.Random) -> Sound:
     return Sound("beeps", count=rng.randint(1, MOST_BEEPS))
 
 
-def random_sound(rng: random.Random, words: tuple[str, ...] = WORDS) -> Sound:
+def random_sound(rng: random.Random) -> Sound:
     """Steady sounds, beeps and words as 6 to 5 to 6; beeps are the hardest."""
     kind = rng.choices([*STEADY, "beeps", "word"], [1] * len(STEADY) + [5, 6])[0]
     if kind == "beeps":
         return random_beeps(rng)
-    return Sound("word", word=rng.choice(words)) if kind == "word" else Sound(kind)
+    return Sound("word", word=rng.choice(WORDS)) if kind == "word" else Sound(kind)
