@@ -22,7 +22,7 @@ from tools.tiny.run import Run
 from tools.tiny.students import EMBEDDED, fresh_student, load_student, processing_of, save_student
 from tools.tiny.talker import train_talker
 from tools.tiny.voices import NoSynthesizer, WordBank
-from tools.tiny.world import MORE_WORDS, WORDS
+from tools.tiny.world import WORDS
 
 _GPU_BATCH_TOKENS: Final = 32_768
 _PREPARE: Final = "prepare"
@@ -30,6 +30,14 @@ _WORDS: Final = "words.npz"
 _LEXICON: Final = "lexicon.pt"
 TAKES: Final = 48
 """Of each word, in as many manners."""
+
+
+class OtherBeginning(SystemExit):
+    """The folder holds a training that began in another way; the program ends with this sentence."""
+
+    def __init__(self, folder: Path, began: dict[str, Any], asked: dict[str, Any]) -> None:
+        then, now = (f"{way['warm'] or 'random weights'} and seed {way['seed']}" for way in (began, asked))
+        super().__init__(f"{folder} began with {then}, not with {now}: go on with those, or use another folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +119,79 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _model(options: argparse.Namespace, kept: Path) -> tuple[Any, list[str]]:
-    """The model as the last stage left it, and the stages that are done."""
+class Kept:
+    """The model of a run and what it has learned so far, kept in the run's folder.
+
+    Raises OtherBeginning when the folder began with other weights or another seed than `options` say.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._folder: Path = options.folder
+        self._file = self._folder / "model.pt"
+        asked = {"warm": _place(options.warm) if options.warm else None, "seed": options.seed}
+        state: dict[str, Any] = {"began": asked, "done": []}
+        if self._file.exists():
+            state = torch.load(self._file, map_location="cpu", weights_only=True)
+        self._began: dict[str, Any] | None = state.get("began")
+        """None in files from before it was kept."""
+        if self._began not in (None, asked):
+            raise OtherBeginning(self._folder, self._began, asked)
+        self.done: list[str] = state["done"]
+        """Stages."""
+        self.model = _beginner(options)
+        if "model" in state:
+            self.model.load_state_dict(state["model"])
+        else:
+            self._save()
+
+    def finish(self, stage: str) -> None:
+        """Keeps what `stage` has learned, and writes it as a checkpoint."""
+        self.model.to("cpu")
+        save_student(self.model, EMBEDDED, self._folder / "checkpoint")
+        if stage not in self.done:
+            self.done.append(stage)
+        self._save()
+
+    def _save(self) -> None:
+        """A crash leaves the file before it."""
+        unfinished = self._file.with_suffix(".tmp")
+        torch.save({"model": self.model.state_dict(), "done": self.done, "began": self._began}, unfinished)
+        unfinished.replace(self._file)
+
+
+def _place(checkpoint: Path) -> str:
+    """A path that stays the same when the repository is moved with what is in it."""
+    folder, repository = checkpoint.resolve(), EMBEDDED.parent.parent.resolve()
+    return str(folder.relative_to(repository) if folder.is_relative_to(repository) else folder)
+
+
+def _beginner(options: argparse.Namespace) -> Any:
+    """A model that has learned nothing here yet."""
     if options.warm:
-        model = load_student(options.warm)
-    else:
-        model = fresh_student(EMBEDDED, options.seed)
-        initialise(model.code2wav)
-    if not kept.exists():
-        return model, []
-    state: dict[str, Any] = torch.load(kept, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    return model, state["done"]
+        return load_student(options.warm)
+    model = fresh_student(EMBEDDED, options.seed)
+    initialise(model.code2wav)
+    return model
+
+
+def _schedule(name: str, options: argparse.Namespace) -> Schedule:
+    """How long a stage learns."""
+    stage, minutes = STAGES[name], math.inf
+    if options.minutes:
+        minutes = options.minutes * (stage.share if options.stage == "all" else 1.0)
+    return Schedule(options.steps or stage.steps, options.rate or stage.rate, minutes=minutes)
+
+
+def _complete(progress: Path, schedule: Schedule) -> bool:
+    """Whether a stage has learned as long as `schedule` says. `progress`: its file."""
+    if not progress.exists():
+        return False
+    saved: dict[str, Any] = torch.load(progress, map_location="cpu", weights_only=True)
+    return schedule.share(saved["step"], saved["seconds"]) >= 1
 
 
 def main() -> None:
-    """Trains what the command line says. Raises NoSynthesizer."""
+    """Trains what the command line says. Raises NoSynthesizer and OtherBeginning."""
     options = _parse()
     words, lexicon = options.folder / _WORDS, options.folder / _LEXICON
     if not (words.exists() and lexicon.exists()) and shutil.which("espeak-ng") is None:
@@ -134,15 +199,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     options.folder.mkdir(parents=True, exist_ok=True)
-    bank = WordBank.load(words, (*WORDS, *MORE_WORDS), TAKES, options.seed)
+    bank = WordBank.load(words, WORDS, TAKES, options.seed)
     Lexicon.load(lexicon)
     if options.stage == _PREPARE:
         return
-    kept = options.folder / "model.pt"
-    model, done = _model(options, kept)
+    kept = Kept(options)
     began = time.monotonic()
     run = Run(
-        model=model,
+        model=kept.model,
         processing=processing_of(EMBEDDED),
         say=bank.say,
         folder=options.folder,
@@ -152,17 +216,13 @@ def main() -> None:
         workers=options.workers,
     )
     for name in STAGES if options.stage == "all" else [options.stage]:
-        if options.stage == "all" and name in done:
+        schedule = _schedule(name, options)
+        if name in kept.done and (options.stage == "all" or _complete(options.folder / f"{name}.pt", schedule)):
+            run.report(f"{name} is complete; use another folder to train it anew")
             continue
-        stage = STAGES[name]
-        minutes = math.inf
-        if options.minutes:
-            minutes = options.minutes * (stage.share if options.stage == "all" else 1.0)
         run.report(f"{name}:")
-        stage.train(run, Schedule(options.steps or stage.steps, options.rate or stage.rate, minutes=minutes), options)
-        done = [*done, name]
-        torch.save({"model": model.to("cpu").state_dict(), "done": done}, kept)
-        save_student(model, EMBEDDED, options.folder / "checkpoint")
+        STAGES[name].train(run, schedule, options)
+        kept.finish(name)
     run.report(f"{options.folder / 'checkpoint'} is ready")
 
 

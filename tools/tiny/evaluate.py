@@ -3,7 +3,8 @@
     python -m tools.tiny.evaluate assets/tiny-qwen3-omni --n 200
 
 Prints a table, a line for each task: how many of its conversations were answered rightly from first to last turn,
-every answer to the letter (boxes: overlapping by half). The same seed asks the same questions of every checkpoint.
+every answer and every thought asked for to the letter (boxes: overlapping by half). The same seed asks the same
+questions of every checkpoint.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,7 +37,7 @@ from tools.tiny.files import ending, write
 from tools.tiny.inputs import media_type
 from tools.tiny.lessons import TASKS, Lesson, Movie, Turn, app_system, make_lesson
 from tools.tiny.sounds import Clip
-from tools.tiny.voices import speak_afresh
+from tools.tiny.voices import NoSynthesizer, speak_afresh
 
 PROMPTED: Final = ("memory", "sound", "see and hear")
 """Tasks that are asked again with the app's system prompt."""
@@ -92,13 +94,15 @@ def subject(lesson: Lesson) -> str:
     if len(media) == 1 and isinstance(media[0], Clip):
         return media[0].sound.kind
     if len(media) == 1 and isinstance(media[0], Movie):
-        return media[0].film.motion.direction
+        return media[0].film.motion.directions[0]
     return lesson.language
 
 
-def is_right(turn: Turn, answer: str) -> bool:
-    """To the letter, but boxes need only overlap by half. The thought before an answer may be any."""
-    wanted = turn.answer.rpartition("</think>\n\n")[2]
+def is_right(turn: Turn, answer: str, thought: str = "") -> bool:
+    """To the letter, but boxes need only overlap by half. Where no thought was asked for, it may be any."""
+    wanted_thought, _, wanted = turn.answer.rpartition("</think>\n\n")
+    if wanted_thought and thought != wanted_thought.removeprefix("<think>").strip():
+        return False
     if "bbox_2d" not in wanted:
         return answer == wanted
     try:
@@ -117,8 +121,8 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return common / (sum(areas) - common) if common else 0.0
 
 
-async def answer_of(backend: Backend, request: ChatRequest) -> str:
-    """The whole text of an answer, without its thought."""
+async def answer_of(backend: Backend, request: ChatRequest) -> tuple[str, str]:
+    """The whole text of an answer and the thought before it, both without tags."""
     text = thought = ""
     async with aclosing(backend.stream(request)) as events:
         async for event in events:
@@ -126,11 +130,11 @@ async def answer_of(backend: Backend, request: ChatRequest) -> str:
                 text += event.text
             elif isinstance(event, ReasoningDelta):
                 thought += event.text
-    return text
+    return text, thought
 
 
-async def examine(backend: Backend, lesson: Lesson, folder: Path, rng: random.Random) -> list[str]:
-    """The answers to all turns; each turn hears the model's own earlier answers, as in the app."""
+async def examine(backend: Backend, lesson: Lesson, folder: Path, rng: random.Random) -> list[tuple[str, str]]:
+    """Answers and thoughts of all turns; each turn hears the model's own earlier answers, as in the app."""
     said = [Message("system", (TextPart(lesson.system),))] if lesson.system else []
     answers = []
     for index, turn in enumerate(lesson.turns):
@@ -142,8 +146,9 @@ async def examine(backend: Backend, lesson: Lesson, folder: Path, rng: random.Ra
         request = ChatRequest(
             tuple(said), SamplingParams(temperature=0, max_tokens=MAX_TOKENS), answer_prefix=turn.opening
         )
-        answers.append(await answer_of(backend, request))
-        said.append(Message("assistant", (TextPart(turn.opening + answers[-1]),)))
+        answer, thought = await answer_of(backend, request)
+        answers.append((answer, thought))
+        said.append(Message("assistant", (TextPart(turn.opening + answer),)))
     return answers
 
 
@@ -172,31 +177,39 @@ def table(scores: dict[Exam, Score]) -> str:
     return "\n".join(lines)
 
 
-def _wrong(lesson: Lesson, answers: list[str]) -> Iterator[tuple[str, str, str]]:
-    for turn, answer in zip(lesson.turns, answers, strict=True):
-        if not is_right(turn, answer):
-            yield turn.question, turn.answer, answer
+def _wrong(lesson: Lesson, answers: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    for turn, (answer, thought) in zip(lesson.turns, answers, strict=True):
+        if not is_right(turn, answer, thought):
+            yield turn.question, turn.answer, f"<think>\n{thought}\n</think>\n\n{answer}" if thought else answer
+
+
+def _chosen(names: str) -> list[Exam]:
+    """The exams of these names, separated by commas. Raises ArgumentTypeError for names that there are not."""
+    wanted, known = [name.strip() for name in names.split(",")], [exam.name for exam in exams()]
+    if unknown := [name for name in wanted if name not in known]:
+        raise argparse.ArgumentTypeError(f"there is no task {', '.join(map(repr, unknown))}, only {', '.join(known)}")
+    return [exam for exam in exams() if exam.name in wanted]
 
 
 def main() -> None:
-    """The command line."""
+    """The command line. Raises NoSynthesizer."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", help="a folder")
     parser.add_argument("--n", type=int, default=200, help="samples of each task (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
-    parser.add_argument("--tasks", help="only these, by name, separated by commas")
+    parser.add_argument("--tasks", type=_chosen, default=exams(), help="only these, by name, separated by commas")
     parser.add_argument("--wrong", action="store_true", help="show some wrong answers")
     arguments = parser.parse_args()
-    wanted = arguments.tasks.split(",") if arguments.tasks else None
+    if shutil.which("espeak-ng") is None:
+        raise NoSynthesizer
     backend = create_backend("transformers", BackendOptions(arguments.checkpoint, single_turn=True))
     backend.wait_until_ready()
     scores = {}
-    for exam in exams():
-        if wanted is None or exam.name in wanted or (exam.task in wanted and not exam.prompted):
-            scores[exam] = run_exam(backend, exam, arguments.n, arguments.seed)
-            print(table({exam: scores[exam]}).splitlines()[-1], flush=True)
-            for question, right, answer in scores[exam].wrong[:_SHOWN] if arguments.wrong else ():
-                print(f"    {question!r}: {right!r}, not {answer!r}")
+    for exam in arguments.tasks:
+        scores[exam] = run_exam(backend, exam, arguments.n, arguments.seed)
+        print(table({exam: scores[exam]}).splitlines()[-1], flush=True)
+        for question, right, answer in scores[exam].wrong[:_SHOWN] if arguments.wrong else ():
+            print(f"    {question!r}: {right!r}, not {answer!r}")
     print(f"\n{table(scores)}")
     backend.close()
 
