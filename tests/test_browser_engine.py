@@ -50,12 +50,11 @@ def level(sound: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(sound**2)))
 
 
-def test_what_is_said_sounds_without_a_gap(page: Visit) -> None:
+def test_one_click_on_an_example_is_answered_aloud_without_a_gap(page: Visit) -> None:
     ear = Ear(page.page)
-    page.attach(EXAMPLES / "square.png", EXAMPLES / "tone.wav")
-    page.say("What do you see and hear?")
+    page.page.get_by_role("button", name="circle.png").click()
     page.finished()
-    expect(page.history).to_contain_text("I see a blue square on a white background. I hear a high tone.")
+    expect(page.history).to_contain_text("I see a red circle on a white background. I hear a rising sweep.")
     file = np.trim_zeros(spoken_file())
     wait_until(lambda: ear.heard().size >= file.size and page.player()[0] == "idle", "the end of the speech")
     sound = ear.heard()
