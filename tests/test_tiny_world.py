@@ -70,7 +70,7 @@ def test_a_film_turns_in_the_middle_and_stays_within_the_picture(directions: tup
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_sound_of_a_turning_film_falls_into_the_half_that_is_asked_for(seed: int) -> None:
-    (turn,) = lesson("turning film", seed).turns
+    (turn,) = lesson("timed sound", seed).turns
     (movie,) = turn.media
     assert isinstance(movie, Movie)
     assert movie.clip is not None

@@ -110,8 +110,16 @@ DIRECTION: Final[Questions] = {
     "en": ("Which way does it move?", "Where does it move?"),
     "zh": ("它向哪边移动？",),
 }
-DIRECTION_THEN: Final[Questions] = {
-    "en": ("Which way does it move when you hear the sound?", "Where does it move when it beeps?"),
+DIRECTION_FIRST: Final[Questions] = {
+    "en": ("Which way does it move first?",),
+    "zh": ("它先向哪边移动？",),
+}
+DIRECTION_LAST: Final[Questions] = {
+    "en": ("Which way does it move at the end?",),
+    "zh": ("它最后向哪边移动？",),
+}
+DIRECTION_HEARD: Final[Questions] = {
+    "en": ("Which way does it move when you hear the sound?",),
     "zh": ("有声音的时候它向哪边移动？",),
 }
 LENGTH: Final[Questions] = {

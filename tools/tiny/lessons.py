@@ -218,15 +218,33 @@ def _sounding_film(studio: Studio) -> tuple[Turn, ...]:
 
 
 def _turning_film(studio: Studio) -> tuple[Turn, ...]:
+    """Which way a thing moves first, or at the end."""
+    movie, index = _turning(studio), studio.rng.randrange(2)
+    questions = (words.DIRECTION_FIRST, words.DIRECTION_LAST)[index]
+    return (_turning_turn(studio, movie, questions, index),)
+
+
+def _timed_sound(studio: Studio) -> tuple[Turn, ...]:
     """Which way a thing moves when a sound is heard: picture and sound must keep their time."""
-    rng, seconds = studio.rng, studio.rng.uniform(4.0, 5.0)
-    half = seconds / 2
-    motion = random_motion(rng, legs=2)
-    index = rng.randrange(2)
-    clip = studio.clip((0.7 * half, 0.7 * half), Sound("beeps", count=1))
-    track = within(clip, seconds, index * half + rng.uniform(0.1, 0.2) * half)
-    answer = words.direction_answer(motion.directions[index], studio.language)
-    return (Turn((Movie(make_film(motion, rng, seconds), track),), studio.ask(words.DIRECTION_THEN), answer),)
+    rng, movie, index = studio.rng, _turning(studio), studio.rng.randrange(2)
+    half = movie.film.seconds / 2
+    sound = rng.choice([Sound("high"), Sound("low"), Sound("noise"), random_beeps(rng)])
+    length = rng.uniform(0.6, 0.8) * half
+    clip = studio.clip((length, length), sound)
+    begin = index * half + rng.uniform(0.05, 0.15) * half
+    movie = replace(movie, clip=within(clip, movie.film.seconds, begin))
+    return (_turning_turn(studio, movie, words.DIRECTION_HEARD, index),)
+
+
+def _turning(studio: Studio) -> Movie:
+    """A silent film of two directions."""
+    return Movie(make_film(random_motion(studio.rng, legs=2), studio.rng, studio.rng.uniform(4.0, 5.0)), None)
+
+
+def _turning_turn(studio: Studio, movie: Movie, questions: words.Questions, index: int) -> Turn:
+    """A question for one of a film's directions."""
+    answer = words.direction_answer(movie.film.motion.directions[index], studio.language)
+    return Turn((movie,), studio.ask(questions), answer)
 
 
 def _small_talk(studio: Studio) -> Turn:
@@ -347,12 +365,13 @@ TASKS: Final[dict[str, Task]] = {
     "two things": Task(_two, 6),
     "three things": Task(_three, 8),
     "see and hear": Task(_see_and_hear, 22),
-    "two pictures": Task(_two_pictures, 8),
+    "two pictures": Task(_two_pictures, 5),
     "several turns": Task(_several, 5),
     "shape": Task(_shape, 3),
     "film": Task(_silent_film, 4),
     "sounding film": Task(_sounding_film, 7),
-    "turning film": Task(_turning_film, 8),
+    "turning film": Task(_turning_film, 5),
+    "timed sound": Task(_timed_sound, 10),
     "refusal": Task(_refuse, 1),
     "box": Task(_box, 8),
     "thought": Task(_think, 1),
