@@ -28,7 +28,7 @@ from tools.tiny.encoders import token_labels, train_sound, train_vision
 from tools.tiny.evaluate import Exam, is_right, overlap, run_exam, table
 from tools.tiny.files import FILM_FPS, write
 from tools.tiny.inputs import IGNORED, Example, example, messages
-from tools.tiny.joint import JointPlan, step_batches, train_joint
+from tools.tiny.joint import Beginning, JointPlan, step_batches, train_joint
 from tools.tiny.lessons import TASKS, Lesson, Movie, Turn
 from tools.tiny.lexicon import FRAME, Lexicon
 from tools.tiny.listen import Hearing, Recogniser, differences, hearing, said, spoken_lesson
@@ -160,7 +160,7 @@ def test_labels_of_tokens_say_what_covers_them() -> None:
 
 def test_the_joint_stage_learns_and_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
     steps = Schedule(4, 1e-3, warmup=1, save_every=2, report_every=1)
-    plan = JointPlan(steps, lessons=3, weights={"sum": 1.0, "sound": 1.0, "one thing": 1.0}, first=0, keep_words=True)
+    plan = JointPlan(steps, lessons=3, weights={"sum": 1.0, "sound": 1.0, "one thing": 1.0}, keep_words=True)
     before = weights(run.model)
     train_joint(run, plan)
     moved = changed(run.model, before)
@@ -183,7 +183,7 @@ def test_the_joint_stage_learns_and_goes_on_where_it_stopped(run: Run, tmp_path:
 
 
 def test_the_encoders_learn_with_the_rest_when_it_is_refined(run: Run) -> None:
-    plan = JointPlan(schedule(2), lessons=2, weights={"see and hear": 1.0}, first=0, keep_words=True, encoders=True)
+    plan = JointPlan(schedule(2), lessons=2, weights={"see and hear": 1.0}, keep_words=True, encoders=True)
     before = weights(run.model)
     train_joint(run, plan)
     moved = changed(run.model, before)
@@ -202,9 +202,18 @@ def test_joint_batches_hold_every_lesson_and_no_more_tokens_than_allowed(run: Ru
     assert len(made) > 2
 
 
+def test_a_stage_begins_with_what_is_learned_first(run: Run) -> None:
+    first = Beginning(1, {"sum": 0.0, "thought": 1.0})
+    plan = JointPlan(schedule(2), lessons=2, weights={"sum": 1.0}, first=first)
+    thinks = run.processing.processor.tokenizer("<think>")["input_ids"][0]
+    begins, later = (torch.cat([labels for _, labels, _ in step_batches(run, plan, step)]) for step in (0, 1))
+    assert (begins == thinks).sum() == 2
+    assert (later == thinks).sum() == 0
+
+
 def test_other_processes_make_the_same_batches(run: Run) -> None:
     def make(step: int) -> torch.Tensor:
-        return step_batches(run, JointPlan(schedule(4), lessons=2, weights={"sum": 1.0}, first=0), step)[0][1]
+        return step_batches(run, JointPlan(schedule(4), lessons=2, weights={"sum": 1.0}), step)[0][1]
 
     beside = ahead(make, 4, workers=2)
     assert all(torch.equal(beside(step), make(step)) for step in (1, 2, 3))

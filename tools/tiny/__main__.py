@@ -15,7 +15,7 @@ import torch
 
 from tools.tiny.code2wav import initialise, train_code2wav
 from tools.tiny.encoders import train_sound, train_vision
-from tools.tiny.joint import BATCH_TOKENS, FIRST_STEPS, LESSONS, JointPlan, train_joint
+from tools.tiny.joint import BATCH_TOKENS, LESSONS, NAMES_FIRST, TIME_FIRST, Beginning, JointPlan, train_joint
 from tools.tiny.lexicon import Lexicon
 from tools.tiny.loop import Schedule
 from tools.tiny.run import Run
@@ -59,20 +59,20 @@ def _sound(run: Run, schedule: Schedule, _: argparse.Namespace) -> None:
 
 
 def _joint(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
-    train_joint(run, _plan(run, schedule, options, first=0 if options.warm else FIRST_STEPS))
+    train_joint(run, _plan(run, schedule, options, NAMES_FIRST))
 
 
 def _refine(run: Run, schedule: Schedule, options: argparse.Namespace) -> None:
-    train_joint(run, _plan(run, schedule, options, first=0, encoders=True))
+    train_joint(run, _plan(run, schedule, options, TIME_FIRST, encoders=True))
 
 
 def _plan(
-    run: Run, schedule: Schedule, options: argparse.Namespace, *, first: int, encoders: bool = False
+    run: Run, schedule: Schedule, options: argparse.Namespace, first: Beginning, *, encoders: bool = False
 ) -> JointPlan:
     return JointPlan(
         schedule,
         lessons=options.lessons,
-        first=first,
+        first=None if options.warm else first,
         keep_words=options.keep_words,
         encoders=encoders,
         batch_tokens=BATCH_TOKENS if run.device.type == "cpu" else _GPU_BATCH_TOKENS,

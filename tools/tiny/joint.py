@@ -27,9 +27,19 @@ BATCH_TOKENS: Final = 2048
 LESSONS: Final = 32
 """Of a step."""
 
-FIRST: Final = {"shape": 14.0, "one thing": 10.0, "box": 0.0}
-"""Weights of tasks: what things are called is learned soon where little else is to be seen, and late otherwise."""
-FIRST_STEPS: Final = 600
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Some tasks come up more often at first, since they are learned soon where little else is, and late otherwise."""
+
+    steps: int
+    weights: Mapping[str, float]
+
+
+NAMES_FIRST: Final = Beginning(600, {"shape": 14.0, "one thing": 10.0, "box": 0.0})
+"""What things are called."""
+TIME_FIRST: Final = Beginning(400, {"timed sound": 120.0, "turning film": 60.0, "sounding film": 15.0, "film": 8.0})
+"""What is seen at the time of a sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +51,7 @@ class JointPlan:
     """In a step."""
     weights: Mapping[str, float] = field(default_factory=lambda: {name: task.weight for name, task in TASKS.items()})
     """How often each task comes up."""
-    first: int = FIRST_STEPS
-    """Steps in which `FIRST` holds, too."""
+    first: Beginning | None = None
     keep_words: bool = False
     """Whether the token embeddings stay as they are, so that a talker that was trained on them still knows them."""
     encoders: bool = False
@@ -58,7 +67,7 @@ class JointPlan:
 
 def step_batches(run: Run, plan: JointPlan, step: int) -> list[Batch]:
     """What is learned at a step: a pure function of the run's seed and the step."""
-    weights = {**plan.weights, **(FIRST if step < plan.first else {})}
+    weights = {**plan.weights, **(plan.first.weights if plan.first and step < plan.first.steps else {})}
     examples = []
     for index in range(plan.lessons):
         rng = random.Random(f"{plan.stage}/{run.seed}/{step}/{index}")
