@@ -7,13 +7,16 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import AudioDelta, Backend, ChatRequest, TextDelta
+from omni_backend import AudioDelta, Backend, ChatRequest, MediaPart, ReasoningDelta, TextDelta, transformers_answer
 from omni_backend import prompt as layout
+from omni_backend.media import FrameBudget, MediaLoader, Video
+from omni_backend.prompt import Prompt
 from omni_ui.server import App
 from tests.browser import Visit
 from tests.contract import SPOKEN, answer, request
@@ -26,12 +29,17 @@ from tests.truths import (
     answers,
     examples,
     golden_files,
+    golden_media,
     media_of,
     requests,
     right,
     with_media,
 )
 from tests.vllm_server import vllm_serve
+from tools.tiny.drawings import Picture, thousandths
+from tools.tiny.evaluate import is_right
+from tools.tiny.language import box_answer, where_question
+from tools.tiny.lessons import Turn
 from tools.tiny.lexicon import VOICES, Voice, answer_words, pitch_of
 from tools.tiny.listen import Hearing, hearing
 from tools.tiny.sounds import Samples
@@ -40,6 +48,7 @@ from tools.tiny.sphinx import Sphinx
 pytestmark = pytest.mark.engine
 
 NAMES = list(TRUTHS)
+TURNING = ("a film that turns, its sound at the beginning", "a film that turns, its sound at the end")
 ON_THE_PAGE = [name for name, turns in TRUTHS.items() if all(turn.question for turn in turns)]
 HERTZ = 3.0
 """How far a voice may be from its pitch."""
@@ -128,23 +137,70 @@ def films_unheard(asked: ChatRequest) -> ChatRequest:
     ("broken", "name"),
     [
         (media_swapped, "two pictures"),
+        (media_swapped, "the first of two pictures"),
+        (media_swapped, "both of two pictures"),
         (media_swapped, "a sound, then a picture"),
         (last_file_dropped, "two pictures"),
+        (last_file_dropped, "the second of two pictures"),
         (last_file_dropped, "a picture and a sound"),
         (history_lost, "a name"),
         (films_unheard, "a sounding film"),
     ],
 )
 def test_a_broken_conversation_shows(engine: Backend, files: Path, broken: Break, name: str) -> None:
-    asked = [broken(each) for each in requests(TRUTHS[name], files)]
-    assert answers(engine, asked) != right(TRUTHS[name])
+    """In the last answer: the earlier ones have nothing in them yet to be broken."""
+    last = requests(TRUTHS[name], files)[-1]
+    assert answers(engine, [broken(last)]) != right(TRUTHS[name])[-1:]
+
+
+def wrong(engine: Backend, files: Path, *names: str) -> list[str]:
+    """Those whose answer is not right."""
+    return [name for name in names if answers(engine, requests(TRUTHS[name], files)) != right(TRUTHS[name])]
 
 
 def test_a_wrong_frame_rate_shows(engine: Backend, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rate = layout.frame_rate
     monkeypatch.setattr(layout, "frame_rate", lambda longest, budget: rate(longest, budget) / 2)
-    turns = TRUTHS["the length of a film"]
-    assert answers(engine, requests(turns, files)) != right(turns)
+    assert wrong(engine, files, "the length of a film")
+
+
+def test_a_frame_rate_that_the_model_is_not_told_shows(
+    engine: Backend, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = transformers_answer.processor_kwargs
+
+    def told(prompt: Prompt, processor: object) -> dict[str, Any]:
+        kwargs = given(prompt, processor)
+        return kwargs | {"videos_kwargs": kwargs["videos_kwargs"] | {"fps": prompt.fps / 2}}
+
+    monkeypatch.setattr(transformers_answer, "processor_kwargs", told)
+    assert wrong(engine, files, "the length of a film", *TURNING)
+
+
+def test_a_late_sound_track_shows(engine: Backend, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = MediaLoader.video
+
+    def late(loader: MediaLoader, part: MediaPart, *, fps: float, budget: FrameBudget) -> Video:
+        video = read(loader, part, fps=fps, budget=budget)
+        assert video.audio is not None
+        return replace(video, audio=np.roll(video.audio, video.audio.size // 2))
+
+    monkeypatch.setattr(MediaLoader, "video", late)
+    assert wrong(engine, files, *TURNING) == list(TURNING)
+
+
+def test_the_thought_before_a_sum_is_right(engine: Backend) -> None:
+    events = asyncio.run(answer(engine, request("Think first: What is two plus three?")))
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == "two, three, four, five"
+
+
+def test_a_box_lies_around_the_thing(engine: Backend, files: Path) -> None:
+    picture = golden_media()["circle.jpg"]
+    assert isinstance(picture, Picture)
+    question = where_question(picture.scene.things[0], "en")
+    box = box_answer(picture.scene.things[0], thousandths(picture.boxes[0], picture.image.size, 1))
+    [found] = answers(engine, requests((Asked(("circle.jpg",), question, box),), files))
+    assert is_right(Turn((), question, box), found), found
 
 
 def speech(engine: Backend, question: str, voice: str | None) -> tuple[str, Samples]:

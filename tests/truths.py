@@ -12,10 +12,10 @@ from typing import Final
 from omni_backend import LANGUAGES, Backend, ChatRequest, MediaPart, Message, SamplingParams, TextPart
 from omni_backend.media import media_type
 from tests.contract import answer, text_of
-from tools.tiny.drawings import draw_scene, make_film
-from tools.tiny.files import write
+from tools.tiny.drawings import Picture, draw_scene, make_film
+from tools.tiny.files import decoded, write
 from tools.tiny.lessons import Medium, Movie
-from tools.tiny.sounds import LONG, SHORT, Clip, Samples, make_clip
+from tools.tiny.sounds import LONG, SHORT, Clip, Samples, make_clip, within
 from tools.tiny.world import Motion, Scene, Sound, Thing
 
 EXAMPLES: Final = Path(__file__).parent.parent / "assets" / "examples"
@@ -46,12 +46,38 @@ TRUTHS: Final[dict[str, tuple[Asked, ...]]] = {
     ),
     "a picture": (Asked(("circle.jpg",), SEE, "A red circle on a white background."),),
     "a picture in Chinese": (Asked(("circle.jpg",), "你看到了什么？", "白色背景上有一个红色的圆形。"),),
+    "a Chinese refusal": (Asked((), "请介绍一下北京。", "我只认识图形、颜色和声音。"),),
+    "a refusal": (Asked((), "What is the capital of France?", "I only know shapes, colors and sounds."),),
+    "what it can do": (Asked((), "What can you do?", "I can see shapes, hear sounds and watch short videos."),),
+    "a sum with a thought": (Asked((), "Think first: What is two plus three?", "Two plus three is five."),),
     "two things": (Asked(("two.png",), SEE, "A green triangle and a pink cross on a black background."),),
+    "three things": (
+        Asked(
+            ("three.png",),
+            SEE,
+            "A red circle, a blue star and a pink square on a gray background.",
+        ),
+    ),
     "two pictures": (
         Asked(("circle.jpg",), SEE, "A red circle on a white background."),
         Asked(("star.png",), SEE, "A yellow star on a black background."),
     ),
+    "the first of two pictures": (
+        Asked(("circle.jpg", "star.png"), "What is in the first image?", "A red circle on a white background."),
+    ),
+    "the second of two pictures": (
+        Asked(("circle.jpg", "star.png"), "What is in the second image?", "A yellow star on a black background."),
+    ),
+    "both of two pictures": (
+        Asked(
+            ("star.png", "circle.jpg"),
+            SEE,
+            "A yellow star on a black background. A red circle on a white background.",
+        ),
+    ),
     "a sound": (Asked(("rise.mp3",), HEAR, "A rising sweep."),),
+    "a falling sweep": (Asked(("fall.wav",), HEAR, "A falling sweep."),),
+    "silence": (Asked(("silence.wav",), HEAR, "Silence."),),
     "a low tone": (Asked(("low.wav",), HEAR, "A low tone."),),
     "counted beeps": (Asked(("beeps.wav",), HEAR, "Two beeps."),),
     "a spoken word": (Asked(("word.wav",), "Which word do you hear?", "Music."),),
@@ -69,6 +95,14 @@ TRUTHS: Final[dict[str, tuple[Asked, ...]]] = {
     "a film in Chinese": (Asked(("down.webm",), "它向哪边移动？", "它向下移动。"),),
     "the length of a film": (Asked(("four.mp4",), "How many seconds is the video?", "Four."),),
     "a sounding film": (Asked(("up.mp4",), BOTH, "A blue square moving up. I hear white noise."),),
+    "a word in a film": (Asked(("word.mp4",), BOTH, "A pink cross moving down. I hear someone say music."),),
+    "a film that turns": (Asked(("late.webm",), "Which way does it move first?", "It moves right."),),
+    "a film that turns, its sound at the beginning": (
+        Asked(("early.mp4",), "Which way does it move when you hear the sound?", "It moves left."),
+    ),
+    "a film that turns, its sound at the end": (
+        Asked(("late.webm",), "Which way does it move when you hear the sound?", "It moves up."),
+    ),
     "the captioner's way": (Asked(("noise.mp3",), "", "White noise."),),
     "the captioner's way in Chinese": (Asked(("low.wav",), "", "里是低音。", opening="这个音频剪辑"),),
 }
@@ -88,36 +122,57 @@ def golden_files(folder: Path) -> None:
     """Writes the files of the golden set: some are drawn and computed, some the app's own examples."""
     for name in ("star.png", "word.wav"):
         (folder / name).write_bytes((EXAMPLES / name).read_bytes())
-    for name, medium in _media().items():
+    for name, medium in golden_media().items():
         write(medium, folder / name)
 
 
-def _media() -> dict[str, Medium]:
-    rng = random.Random("golden")
-
-    def clip(kind: Sound, lengths: tuple[float, float] = SHORT) -> Clip:
-        return make_clip(kind, rng, _mute, lengths)
-
-    def film(motion: Motion, sound: Sound | None = None, seconds: float = 3.0) -> Movie:
-        return Movie(make_film(motion, rng, seconds), clip(sound, (seconds, seconds)) if sound else None)
-
+def golden_media() -> dict[str, Medium]:
+    """What is drawn and computed, by the name of its file, which is also the seed: one more changes no other."""
     circle, two = Thing("red", "circle"), (Thing("green", "triangle"), Thing("pink", "cross"))
+    three = (Thing("red", "circle"), Thing("blue", "star"), Thing("pink", "square"))
     return {
-        "circle.jpg": draw_scene(Scene("white", (circle,)), rng, (480, 640)),
-        "two.png": draw_scene(Scene("black", two), rng, (320, 240)),
-        "rise.mp3": clip(Sound("rise")),
-        "low.wav": clip(Sound("low")),
-        "beeps.wav": clip(Sound("beeps", count=2)),
-        "noise.mp3": clip(Sound("noise"), LONG),
-        "left.mp4": film(Motion("black", Thing("white", "star"), "left")),
-        "down.webm": film(Motion("white", Thing("green", "circle"), "down")),
-        "four.mp4": film(Motion("black", Thing("red", "square"), "right"), seconds=4.0),
-        "up.mp4": film(Motion("gray", Thing("blue", "square"), "up"), Sound("noise")),
+        "circle.jpg": _picture("circle.jpg", Scene("white", (circle,)), (480, 640)),
+        "two.png": _picture("two.png", Scene("black", two), (320, 240)),
+        "three.png": _picture("three.png", Scene("gray", three), (320, 240)),
+        "rise.mp3": _clip("rise.mp3", Sound("rise")),
+        "fall.wav": _clip("fall.wav", Sound("fall")),
+        "low.wav": _clip("low.wav", Sound("low")),
+        "silence.wav": _clip("silence.wav", Sound("silence")),
+        "beeps.wav": _clip("beeps.wav", Sound("beeps", count=2)),
+        "noise.mp3": _clip("noise.mp3", Sound("noise"), LONG),
+        "left.mp4": _film("left.mp4", Motion("black", Thing("white", "star"), ("left",))),
+        "down.webm": _film("down.webm", Motion("white", Thing("green", "circle"), ("down",))),
+        "four.mp4": _film("four.mp4", Motion("black", Thing("red", "square"), ("right",)), seconds=4.0),
+        "up.mp4": _film("up.mp4", Motion("gray", Thing("blue", "square"), ("up",)), Sound("noise")),
+        "word.mp4": _film("word.mp4", Motion("black", Thing("pink", "cross"), ("down",)), Sound("word", word="music")),
+        "early.mp4": _turning_film("early.mp4", Motion("white", Thing("red", "circle"), ("left", "down")), 0.3),
+        "late.webm": _turning_film("late.webm", Motion("black", Thing("white", "square"), ("right", "up")), 2.3),
     }
 
 
-def _mute(word: str, rng: random.Random) -> Samples:
-    raise AssertionError(f"{word}: words come from a file")
+def _picture(name: str, scene: Scene, size: tuple[int, int]) -> Picture:
+    return draw_scene(scene, random.Random(name), size)
+
+
+def _clip(name: str, sound: Sound, lengths: tuple[float, float] = SHORT) -> Clip:
+    return make_clip(sound, random.Random(name), _said, lengths)
+
+
+def _film(name: str, motion: Motion, sound: Sound | None = None, seconds: float = 3.0) -> Movie:
+    film = make_film(motion, random.Random(name), seconds)
+    return Movie(film, _clip(name, sound, (seconds, seconds)) if sound else None)
+
+
+def _turning_film(name: str, motion: Motion, begin: float) -> Movie:
+    """Four seconds, with a tone for less than half of them after `begin` seconds."""
+    tone = _clip(name, Sound("high"), (1.4, 1.4))
+    return Movie(make_film(motion, random.Random(name), 4.0), within(tone, 4.0, begin))
+
+
+def _said(word: str, _: random.Random) -> Samples:
+    """A word as one of the app's examples says it."""
+    assert word == "music"
+    return decoded((EXAMPLES / "word.wav").read_bytes())
 
 
 def requests(turns: tuple[Asked, ...], folder: Path) -> list[ChatRequest]:
