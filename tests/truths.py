@@ -51,13 +51,7 @@ TRUTHS: Final[dict[str, tuple[Asked, ...]]] = {
     "what it can do": (Asked((), "What can you do?", "I can see shapes, hear sounds and watch short videos."),),
     "a sum with a thought": (Asked((), "Think first: What is two plus three?", "Two plus three is five."),),
     "two things": (Asked(("two.png",), SEE, "A green triangle and a pink cross on a black background."),),
-    "three things": (
-        Asked(
-            ("three.png",),
-            SEE,
-            "A red circle, a blue star and a pink square on a gray background.",
-        ),
-    ),
+    "three things": (Asked(("three.png",), SEE, "A red circle, a blue star and a pink square on a gray background."),),
     "two pictures": (
         Asked(("circle.jpg",), SEE, "A red circle on a white background."),
         Asked(("star.png",), SEE, "A yellow star on a black background."),
@@ -70,9 +64,7 @@ TRUTHS: Final[dict[str, tuple[Asked, ...]]] = {
     ),
     "both of two pictures": (
         Asked(
-            ("star.png", "circle.jpg"),
-            SEE,
-            "A yellow star on a black background. A red circle on a white background.",
+            ("star.png", "circle.jpg"), SEE, "A yellow star on a black background. A red circle on a white background."
         ),
     ),
     "a sound": (Asked(("rise.mp3",), HEAR, "A rising sweep."),),

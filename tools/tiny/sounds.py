@@ -62,7 +62,7 @@ def make_clip(sound: Sound, rng: random.Random, say: Say, lengths: tuple[float, 
 
 
 def within(clip: Clip, seconds: float, begin: float) -> Clip:
-    """The clip `begin` seconds after the start of a silent track of `seconds`."""
+    """The clip `begin` seconds into a silent track of `seconds`. Raises ValueError when it does not fit."""
     samples = np.zeros(round(seconds * RATE), np.float32)
     first = round(begin * RATE)
     samples[first : first + clip.samples.size] = clip.samples
