@@ -35,7 +35,7 @@ from tests.browser import Visit
 from tests.contract import answer, assert_in_order, done, refusal, request, running, text_of, until
 from tests.serving import serving
 from tests.tiny_checkpoints import TINY_CHECKPOINT
-from tests.vllm_engine import CONTEXT, SEQUENCES, llm, start, unfinished
+from tests.vllm_engine import CONTEXT, SEQUENCES, llm, start, unfinished, written
 from tests.waiting import wait_until
 from tools.running_app import running_app
 
@@ -92,7 +92,14 @@ def test_a_closed_tab_frees_the_engine(visit: Callable[..., Visit], vllm_never_e
         wait_until(lambda: unfinished(vllm_never_ending) == 1, "an answer in the engine")
         page.live.get_by_text("Hello!").first.wait_for()
         page.page.close()
-        wait_until(lambda: unfinished(vllm_never_ending) == 0, "an idle engine")
+        tokens = [0]
+
+        def idle() -> bool:
+            tokens.append(written(vllm_never_ending))
+            return unfinished(vllm_never_ending) == 0
+
+        wait_until(idle, "an idle engine")
+        assert max(tokens) < CONTEXT // 2, "the answer ended by itself"
 
 
 @pytest.mark.asyncio

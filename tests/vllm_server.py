@@ -100,7 +100,7 @@ def vllm_serve(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,
+            process_group=0,  # to be ended as one; in a session of its own it could starve this one, see `give_way`
         )
     try:
         yield VllmServer(process, port, shared, log)
