@@ -202,9 +202,10 @@ def test_joint_batches_hold_every_lesson_and_no_more_tokens_than_allowed(run: Ru
     assert len(made) > 2
 
 
-def test_a_stage_begins_with_what_is_learned_first(run: Run) -> None:
-    first = Beginning(1, {"sum": 0.0, "thought": 1.0})
-    plan = JointPlan(schedule(2), lessons=2, weights={"sum": 1.0}, first=first)
+@pytest.mark.parametrize(("most", "steps"), [(1, 100), (600, 4)], ids=["long", "short"])
+def test_a_stage_begins_with_what_is_learned_first(run: Run, most: int, steps: int) -> None:
+    first = Beginning(most, {"sum": 0.0, "thought": 1.0})
+    plan = JointPlan(schedule(steps), lessons=2, weights={"sum": 1.0}, first=first)
     thinks = run.processing.processor.tokenizer("<think>")["input_ids"][0]
     begins, later = (torch.cat([labels for _, labels, _ in step_batches(run, plan, step)]) for step in (0, 1))
     assert (begins == thinks).sum() == 2

@@ -108,7 +108,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="for the results, and for what is needed to go on")
     parser.add_argument("--warm", nargs="?", type=Path, const=EMBEDDED, help="begin with the weights of a checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="of the stage, or of each")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="of the stage, or of each")
+    length.add_argument("--scale", type=float, default=1.0, help="this share of the steps of each stage")
     parser.add_argument("--minutes", type=float, help="at most, in all; a result of that cannot be made again exactly")
     parser.add_argument("--rate", type=float, help="the highest learning rate")
     parser.add_argument("--lessons", type=int, default=LESSONS, help="in each step of joint and refine")
@@ -179,7 +181,8 @@ def _schedule(name: str, options: argparse.Namespace) -> Schedule:
     stage, minutes = STAGES[name], math.inf
     if options.minutes:
         minutes = options.minutes * (stage.share if options.stage == "all" else 1.0)
-    return Schedule(options.steps or stage.steps, options.rate or stage.rate, minutes=minutes)
+    steps = options.steps or max(1, round(options.scale * stage.steps))
+    return Schedule(steps, options.rate or stage.rate, minutes=minutes)
 
 
 def _complete(progress: Path, schedule: Schedule) -> bool:

@@ -33,6 +33,7 @@ class Beginning:
     """Some tasks come up more often at first, since they are learned soon where little else is, and late otherwise."""
 
     steps: int
+    """At most; a short stage begins so for a quarter of its steps."""
     weights: Mapping[str, float]
 
 
@@ -67,7 +68,9 @@ class JointPlan:
 
 def step_batches(run: Run, plan: JointPlan, step: int) -> list[Batch]:
     """What is learned at a step: a pure function of the run's seed and the step."""
-    weights = {**plan.weights, **(plan.first.weights if plan.first and step < plan.first.steps else {})}
+    weights = dict(plan.weights)
+    if plan.first and step < min(plan.first.steps, plan.schedule.steps // 4):
+        weights |= plan.first.weights
     examples = []
     for index in range(plan.lessons):
         rng = random.Random(f"{plan.stage}/{run.seed}/{step}/{index}")
