@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from dataclasses import make_dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from omni_backend.vllm_inputs import engine_inputs
 from omni_backend.vllm_log import EngineLog, heard_by, read_step
 from tests.contract import until
 from tests.tiny_checkpoints import TINY_CHECKPOINT
+from tests.vllm_engine import lowered
 
 GB = 10**9
 H100 = Machine(1, 80 * GB)
@@ -194,3 +196,17 @@ def test_films_come_with_their_true_rate_and_as_they_are() -> None:
 
 def test_words_alone_need_no_processor() -> None:
     assert engine_inputs(Prompt(), "text").as_prompt() == {"prompt": "text"}
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"), [("/autogroup-858 nice 3\n", "10"), ("", ""), (None, None)], ids=["session", "first", "no file"]
+)
+def test_the_weight_of_a_session_is_lowered_where_there_is_one(
+    text: str | None, inside: str | None, tmp_path: Path
+) -> None:
+    weight = tmp_path / "autogroup"
+    if text is not None:
+        weight.write_text(text)
+    with lowered(weight):
+        assert (weight.read_text() if weight.exists() else None) == inside
+    assert (weight.read_text() if weight.exists() else None) == ("3" if inside else inside)

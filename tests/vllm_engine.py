@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,14 +25,31 @@ def give_way(request: pytest.FixtureRequest) -> Iterator[None]:
     Linux divides its cores between sessions of processes (sched(7), autogroup), and on two cores one in which vLLM
     computes without a pause now and then kept the browser's, of the same weight, from running for half a minute.
     """
-    weight = Path("/proc/self/autogroup")  # not every kernel has it
-    if not (os.access(weight, os.W_OK) and any(item.get_closest_marker("vllm") for item in request.session.items)):
+    if not any(item.get_closest_marker("vllm") for item in request.session.items):
         yield
         return
-    before = weight.read_text().split()[-1]
-    weight.write_text("10")
+    with lowered(Path("/proc/self/autogroup")):
+        yield
+
+
+@contextmanager
+def lowered(weight: Path) -> Iterator[None]:
+    """Gives the session whose `/proc/self/autogroup` this is a lower weight for a while.
+
+    Nothing happens where the kernel has no such file, where it is empty, as it is for the processes of the system's
+    first session, or where it may not be written: tests may starve then, but are not wrong.
+    """
+    before: list[str] = []
+    with suppress(OSError):
+        before = weight.read_text(encoding="ascii").split()
+    if not before:
+        yield
+        return
+    with suppress(OSError):
+        weight.write_text("10", encoding="ascii")
     yield
-    weight.write_text(before)
+    with suppress(OSError):
+        weight.write_text(before[-1], encoding="ascii")
 
 
 def start(checkpoint: Path, **options: Any) -> Backend:
