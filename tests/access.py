@@ -6,10 +6,13 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from omni_backend import Language
 from tests.axe import violations
 from tests.browser import PHONE
 
 LOOKS: dict[str, dict[str, Any]] = {"wide": {"viewport": {"width": 1280, "height": 800}}, "phone": PHONE}
+LANGUAGE: dict[str, Language] = {"wide": "zh", "phone": "en"}
+"""The longer words where there is less room."""
 NARROW: Any = {"width": 320, "height": 780}
 
 # What can be touched, its name and the size of its target: of its label, if that is touched in its place. Links

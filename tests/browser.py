@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,12 @@ class Visit:
         return self.page.locator("#omni-composer .submit-button")
 
     def attach(self, *files: Any) -> None:
-        """Puts files into the composer and waits until they are uploaded."""
+        """Chooses files as people do, by the composer's button, and waits until they are uploaded."""
         shown = self.page.locator("#omni-composer .thumbnail-item")
         before = shown.count()
-        self.page.locator("#omni-composer input[type=file]").set_input_files(list(files))
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator("#omni-composer .omni-attach-button").click()
+        chooser.value.set_files(list(files))
         shown.nth(before + len(files) - 1).wait_for()
 
     def say(self, text: str) -> None:
@@ -110,16 +113,23 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Opens pages for one test."""
+    with visits(browser) as open_page:
+        yield open_page
+
+
+@contextmanager
+def visits(browser: Browser) -> Iterator[Callable[..., Visit]]:
     """Opens the page of an address in a context of its own; at the end no visit may have had a problem."""
     contexts: list[BrowserContext] = []
-    visits: list[Visit] = []
+    made: list[Visit] = []
 
     def open_page(url: str, *, wait: bool = True, **options: Any) -> Visit:
         context = browser.new_context(**({"locale": "en-GB", "viewport": {"width": 1280, "height": 800}} | options))
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         visit = Visit(context.new_page(), url)
-        visits.append(visit)
+        made.append(visit)
         _watch(visit)
         visit.page.goto(url)
         if wait:
@@ -129,7 +139,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert [problem for visit in visits for problem in visit.problems] == []
+    assert [problem for visit in made for problem in visit.problems] == []
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
-"""For everybody: what axe-core says of every state of the page, touch, a narrow window, and no jumps."""
+"""For everybody: what axe-core says of every state of the page, touch, a narrow window, every word, and no jumps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import Capabilities, ReasoningDelta, ScriptedBackend, TextDelta
+from omni_backend import Capabilities, ReasoningDelta, ScriptedBackend, TextDelta, phrase
 from omni_ui.server import App
 from tests import states
-from tests.access import LOOKS, check, settle
+from tests.access import LANGUAGE, LOOKS, check, settle
 from tests.browser import Visit
 from tests.states import FOREVER, STATES, failing, loading, noted, say, scripted
+from tests.words import BROWSERS, strange, words
 
 pytestmark = pytest.mark.browser
 
@@ -24,42 +26,55 @@ def abilities() -> Capabilities:
     return states.abilities()
 
 
+def looking(look: str) -> dict[str, Any]:
+    """How a browser looks at the page: its window and its language."""
+    return {"reduced_motion": "reduce", "locale": BROWSERS[LANGUAGE[look]], **LOOKS[look]}
+
+
+def check_all(page: Visit, look: str, key: str) -> None:
+    """The page is for everybody, says `key`, and nothing that is not in the catalogue."""
+    language = LANGUAGE[look]
+    assert phrase(key).text(language) in words(page.page)
+    assert strange(page.page, language) == []
+    check(page.page)
+
+
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("state", STATES)
 def test_every_state_is_for_everybody(app: App, visit: Open, backend: ScriptedBackend, state: str, look: str) -> None:
-    page = visit(app.url, reduced_motion="reduce", **LOOKS[look])
+    page = visit(app.url, **looking(look))
     STATES[state](page, backend)
-    check(page.page)
+    check_all(page, look, "ui.restart")
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_before_and_without_the_engine(visit: Open, look: str) -> None:
     with loading() as app:
-        page = visit(app.url, wait=False, **LOOKS[look])
+        page = visit(app.url, wait=False, **looking(look))
         page.page.get_by_role("progressbar").wait_for()
-        check(page.page)
+        check_all(page, look, "load.waiting")
         page.page.close()
     with failing() as app:
-        page = visit(app.url, wait=False, **LOOKS[look])
+        page = visit(app.url, wait=False, **looking(look))
         page.page.locator("#omni-status summary").click()
-        check(page.page)
+        check_all(page, look, "backend.load_failed")
         page.page.close()
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_examples(visit: Open, look: str) -> None:
     with scripted(embedded=True) as (_, app):
-        page = visit(app.url, **LOOKS[look])
+        page = visit(app.url, **looking(look))
         expect(page.page.locator("#omni-examples button")).not_to_have_count(0)
-        check(page.page)
+        check_all(page, look, "ui.embedded")
         page.page.close()
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_conversation_that_is_gone(app: App, visit: Open, backend: ScriptedBackend, look: str) -> None:
-    page = visit(app.url, **LOOKS[look])
+    page = visit(app.url, **looking(look))
     noted(app, page, backend)
-    check(page.page)
+    check_all(page, look, "ui.restart")
 
 
 # Where the words stand and how they look.
@@ -73,7 +88,7 @@ PLACE = """() => [".omni-said", ".omni-thoughts", ".message-content h1", ".messa
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_nothing_moves_when_an_answer_is_whole(app: App, visit: Open, backend: ScriptedBackend, look: str) -> None:
-    page = visit(app.url, reduced_motion="reduce", **LOOKS[look])
+    page = visit(app.url, **looking(look))
     written = "# Heading\n\nSome **bold** words."
     backend.enqueue(ReasoningDelta("Let me see.\n" * 3), TextDelta(written), FOREVER)
     say(page, "Hi")

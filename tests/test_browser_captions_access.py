@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from omni_backend import Capabilities, GenerationFailed, Language, ScriptedBackend, phrase
-from tests.access import LOOKS, check
+from omni_backend import Capabilities, GenerationFailed, ScriptedBackend, phrase
+from tests.access import LANGUAGE, LOOKS, check
 from tests.browser import Visit
 from tests.caption_page import CaptionPage, OpenCaptions, Scribe
 from tests.caption_states import CAPTION_STATES
@@ -18,9 +18,6 @@ from tests.states import Stuck
 from tests.words import BROWSERS, strange, words
 
 pytestmark = pytest.mark.browser
-
-LANGUAGE: dict[str, Language] = {"wide": "zh", "phone": "en"}
-"""The longer words where there is less room."""
 
 
 @pytest.fixture(scope="module")

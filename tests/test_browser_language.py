@@ -1,4 +1,4 @@
-"""Every word on the page comes from the catalogue, in the language that the reader has or chooses."""
+"""The page speaks the language that the reader has or chooses; test_browser_access.py looks at its every word."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import LANGUAGES, BadMedia, Capabilities, Language, ScriptedBackend, TextDelta, phrase
+from omni_backend import BadMedia, Capabilities, Language, ScriptedBackend, TextDelta, phrase
 from omni_ui.layout import TITLE
 from omni_ui.server import App
 from tests import states
 from tests.browser import Visit
-from tests.states import STATES, failing, loading, noted, say, scripted
-from tests.words import BROWSERS, strange, words
+from tests.states import STATES, say
+from tests.words import strange
 
 pytestmark = pytest.mark.browser
 
@@ -23,47 +23,6 @@ Open = Callable[..., Visit]
 @pytest.fixture(scope="module")
 def abilities() -> Capabilities:
     return states.abilities()
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("state", STATES)
-def test_every_word_is_in_the_catalogue(
-    app: App, visit: Open, backend: ScriptedBackend, state: str, language: Language
-) -> None:
-    page = visit(app.url, locale=BROWSERS[language])
-    STATES[state](page, backend)
-    assert phrase("ui.restart").text(language) in words(page.page)
-    assert strange(page.page, language) == []
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_word_beside_the_conversation(
-    app: App, visit: Open, backend: ScriptedBackend, language: Language
-) -> None:
-    page = visit(app.url, locale=BROWSERS[language])
-    noted(app, page, backend)
-    assert strange(page.page, language) == []
-    with scripted(embedded=True) as (_, other):
-        page = visit(other.url, locale=BROWSERS[language])
-        assert phrase("ui.embedded").text(language) in words(page.page)
-        assert strange(page.page, language) == []
-        page.page.close()
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_word_before_and_without_the_engine(visit: Open, language: Language) -> None:
-    with loading() as app:
-        page = visit(app.url, wait=False, locale=BROWSERS[language])
-        page.page.get_by_role("progressbar").wait_for()
-        assert phrase("load.waiting").text(language) in words(page.page)
-        assert strange(page.page, language) == []
-        page.page.close()
-    with failing() as app:
-        page = visit(app.url, wait=False, locale=BROWSERS[language])
-        page.page.locator("#omni-status summary").click()
-        assert phrase("backend.load_failed").text(language) in words(page.page)
-        assert strange(page.page, language) == []
-        page.page.close()
 
 
 def test_a_strange_word_is_found(app: App, visit: Open) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from omni_backend import AudioDelta, Backend, ChatRequest, MediaPart, ReasoningDelta, TextDelta, transformers_answer
 from omni_backend import prompt as layout
 from omni_backend.media import FrameBudget, MediaLoader, Video
 from omni_backend.prompt import Prompt
 from omni_ui.server import App
-from tests.browser import Visit
+from tests.browser import Visit, visits
 from tests.contract import SPOKEN, answer, request
 from tests.serving import serving
 from tests.tiny_checkpoints import TINY_CHECKPOINT
@@ -105,10 +105,18 @@ def test_a_vllm_server_answers_rightly(vllm_server: Backend, files: Path, name: 
     assert answers(vllm_server, requests(TRUTHS[name], files)) == right(TRUTHS[name])
 
 
+@pytest.fixture(scope="module")
+def page(app: App, browser: Browser) -> Iterator[Visit]:
+    """One page for all questions; each begins a new chat."""
+    with visits(browser) as visit:
+        yield visit(app.url)
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ON_THE_PAGE)
-def test_the_page_answers_rightly(app: App, visit: Callable[..., Visit], files: Path, name: str) -> None:
-    page = visit(app.url)
+def test_the_page_answers_rightly(page: Visit, files: Path, name: str) -> None:
+    page.page.get_by_role("button", name="New chat").click()
+    expect(page.history.locator(".message-row")).to_have_count(0)
     for number, turn in enumerate(TRUTHS[name], start=1):
         if turn.files:
             page.attach(*(files / file for file in turn.files))
