@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,11 @@ class Visit:
         known = len(self.problems)
         self.page.reload()
         self.problems[known:] = [problem for problem in self.problems[known:] if not problem.startswith(LEFT)]
+
+    def forgive(self, status: int) -> None:
+        """Forgets answers with this status: what the browser itself writes of them cannot be kept from its console."""
+        about = re.compile(rf"^{status}: |status of {status} ")
+        self.problems[:] = [problem for problem in self.problems if not about.search(problem)]
 
     def finished(self, answers: int = 1) -> None:
         """Waits until so many answers are in the history and a new message can be sent."""

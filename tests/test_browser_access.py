@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import Capabilities, ReasoningDelta, ScriptedBackend, TextDelta, phrase
+from omni_backend import Capabilities, Language, Phrase, ReasoningDelta, ScriptedBackend, TextDelta, phrase
 from omni_ui.server import App
 from tests import states
 from tests.access import LANGUAGE, LOOKS, check, settle
@@ -31,20 +31,24 @@ def looking(look: str) -> dict[str, Any]:
     return {"reduced_motion": "reduce", "locale": BROWSERS[LANGUAGE[look]], **LOOKS[look]}
 
 
-def check_all(page: Visit, look: str, key: str) -> None:
-    """The page is for everybody, says `key`, and nothing that is not in the catalogue."""
-    language = LANGUAGE[look]
-    assert phrase(key).text(language) in words(page.page)
+def check_all(page: Visit, language: Language, said: Phrase) -> None:
+    """The page is for everybody, says `said`, and nothing that is not in the catalogue."""
+    assert said.text(language) in words(page.page)
     assert strange(page.page, language) == []
     check(page.page)
 
 
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("state", STATES)
-def test_every_state_is_for_everybody(app: App, visit: Open, backend: ScriptedBackend, state: str, look: str) -> None:
-    page = visit(app.url, **looking(look))
+@pytest.mark.parametrize(
+    ("state", "look", "language"),
+    [*((state, look, LANGUAGE[look]) for state in STATES for look in LOOKS)]
+    + [(state, "wide", "en") for state in ("talked", "settings")],
+)
+def test_every_state_is_for_everybody(
+    app: App, visit: Open, backend: ScriptedBackend, state: str, look: str, language: Language
+) -> None:
+    page = visit(app.url, **looking(look) | {"locale": BROWSERS[language]})
     STATES[state](page, backend)
-    check_all(page, look, "ui.restart")
+    check_all(page, language, phrase("ui.restart"))
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -52,12 +56,12 @@ def test_before_and_without_the_engine(visit: Open, look: str) -> None:
     with loading() as app:
         page = visit(app.url, wait=False, **looking(look))
         page.page.get_by_role("progressbar").wait_for()
-        check_all(page, look, "load.waiting")
+        check_all(page, LANGUAGE[look], phrase("load.waiting"))
         page.page.close()
     with failing() as app:
         page = visit(app.url, wait=False, **looking(look))
         page.page.locator("#omni-status summary").click()
-        check_all(page, look, "backend.load_failed")
+        check_all(page, LANGUAGE[look], phrase("backend.load_failed"))
         page.page.close()
 
 
@@ -66,7 +70,7 @@ def test_examples(visit: Open, look: str) -> None:
     with scripted(embedded=True) as (_, app):
         page = visit(app.url, **looking(look))
         expect(page.page.locator("#omni-examples button")).not_to_have_count(0)
-        check_all(page, look, "ui.embedded")
+        check_all(page, LANGUAGE[look], phrase("ui.embedded"))
         page.page.close()
 
 
@@ -74,7 +78,7 @@ def test_examples(visit: Open, look: str) -> None:
 def test_a_conversation_that_is_gone(app: App, visit: Open, backend: ScriptedBackend, look: str) -> None:
     page = visit(app.url, **looking(look))
     noted(app, page, backend)
-    check_all(page, look, "ui.restart")
+    check_all(page, LANGUAGE[look], phrase("session.gone_idle", minutes="60"))
 
 
 # Where the words stand and how they look.

@@ -151,7 +151,7 @@ def test_a_job_that_is_gone_is_said_and_forgotten(captions: CaptionPage, caption
     captions.visit.reload()
     captions.page.locator(".omni-ready").wait_for()
     expect(captions.told).to_be_hidden()
-    captions.visit.problems[:] = [line for line in captions.visit.problems if "404" not in line]
+    captions.visit.forgive(404)
 
 
 def test_what_is_given_before_the_engine_is_there_begins_by_itself(visit: Callable[..., Visit], tmp_path: Path) -> None:

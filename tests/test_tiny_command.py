@@ -171,7 +171,7 @@ def test_a_stage_is_complete_when_its_checkpoint_is_written_and_no_more_steps_ar
     assert stored(prepared / "vision.pt")["step"] == 2
 
 
-def test_a_smaller_form_has_that_share_of_the_steps(
+def test_a_shorter_training_has_that_share_of_the_steps(
     train: Train, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train("vision", prepared, "--scale", "0.0005", "--device", "cpu")
@@ -179,6 +179,9 @@ def test_a_smaller_form_has_that_share_of_the_steps(
     with pytest.raises(SystemExit):
         train("vision", prepared, "--scale", "0.5", *SHORT)
     assert "not allowed with" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train("vision", prepared, "--scale", "0")
+    assert "--scale: give a number above 0" in capsys.readouterr().err
 
 
 def test_a_training_that_does_not_know_what_it_began_with_goes_on(

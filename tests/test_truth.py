@@ -53,6 +53,8 @@ ON_THE_PAGE = [name for name, turns in TRUTHS.items() if all(turn.question for t
 HERTZ = 3.0
 """How far a voice may be from its pitch."""
 SPOKEN_QUESTIONS = ["Hello!", "What can you do?", "What is two plus three?", "Who are you?", "My name is Emma."]
+LOADED = """[...document.querySelectorAll("#omni-history :is(img, audio, video)")].every((one) =>
+  one.complete || one.preload === "none" || one.readyState > 0 || one.error)"""
 UNDERSTOOD = 0.5
 """Share of words. Of the synthesizer's own it understands two thirds."""
 
@@ -116,13 +118,16 @@ def page(app: App, browser: Browser) -> Iterator[Visit]:
 @pytest.mark.parametrize("name", ON_THE_PAGE)
 def test_the_page_answers_rightly(page: Visit, files: Path, name: str) -> None:
     page.page.get_by_role("button", name="New chat").click()
-    expect(page.history.locator(".message-row")).to_have_count(0)
+    for shown in (".message-row", "#omni-composer .thumbnail-item"):
+        expect(page.page.locator(shown)).to_have_count(0)
     for number, turn in enumerate(TRUTHS[name], start=1):
         if turn.files:
             page.attach(*(files / file for file in turn.files))
         page.say(turn.question)
         page.finished(answers=number)
         expect(page.history.locator(".bot-row").nth(number - 1).locator(".message-content")).to_have_text(turn.answer)
+    page.page.wait_for_function(LOADED)  # a new chat takes the files away
+    assert page.problems == []
 
 
 def media_swapped(asked: ChatRequest) -> ChatRequest:

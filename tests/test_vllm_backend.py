@@ -99,7 +99,7 @@ def test_a_closed_tab_frees_the_engine(visit: Callable[..., Visit], vllm_never_e
             return unfinished(vllm_never_ending) == 0
 
         wait_until(idle, "an idle engine")
-        assert max(tokens) < CONTEXT // 2, "the answer ended by itself"
+        assert max(tokens) < CONTEXT * 3 // 4, "the answer ended by itself"
 
 
 @pytest.mark.asyncio

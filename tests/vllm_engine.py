@@ -24,6 +24,7 @@ def give_way(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Linux divides its cores between sessions of processes (sched(7), autogroup), and on two cores one in which vLLM
     computes without a pause now and then kept the browser's, of the same weight, from running for half a minute.
+    Playwright gives its browser a session of its own; everything else that the tests run has a lower weight meanwhile.
     """
     if not any(item.get_closest_marker("vllm") for item in request.session.items):
         yield
@@ -47,9 +48,11 @@ def lowered(weight: Path) -> Iterator[None]:
         return
     with suppress(OSError):
         weight.write_text("10", encoding="ascii")
-    yield
-    with suppress(OSError):
-        weight.write_text(before[-1], encoding="ascii")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            weight.write_text(before[-1], encoding="ascii")
 
 
 def start(checkpoint: Path, **options: Any) -> Backend:
@@ -67,7 +70,8 @@ def unfinished(backend: Backend) -> int:
 
 def written(backend: Backend) -> int:
     """How many tokens the engine has written for the requests that it still knows of."""
-    return sum(state.stats.num_generation_tokens for state in llm(backend).output_processor.request_states.values())
+    states = list(llm(backend).output_processor.request_states.values())  # the engine's thread changes them meanwhile
+    return sum(state.stats.num_generation_tokens for state in states)
 
 
 def llm(backend: Backend) -> Any:

@@ -118,7 +118,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="processes that make lessons")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU; more only on idle cores")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name in ("steps", "scale", "minutes"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name}: give a number above 0")
+    return options
 
 
 class Kept:

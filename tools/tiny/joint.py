@@ -33,7 +33,7 @@ class Beginning:
     """Some tasks come up more often at first, since they are learned soon where little else is, and late otherwise."""
 
     steps: int
-    """At most; a short stage begins so for a quarter of its steps."""
+    """At most; of fewer steps in all (`--steps`, `--scale`) a quarter. `--minutes` does not shorten it."""
     weights: Mapping[str, float]
 
 
