@@ -6,9 +6,10 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from omni_backend import Language
+from omni_backend import Language, Phrase
 from tests.axe import violations
 from tests.browser import PHONE
+from tests.words import BROWSERS, strange, words
 
 LOOKS: dict[str, dict[str, Any]] = {"wide": {"viewport": {"width": 1280, "height": 800}}, "phone": PHONE}
 LANGUAGE: dict[str, Language] = {"wide": "zh", "phone": "en"}
@@ -42,6 +43,11 @@ CUT = """() => [...document.querySelectorAll("button, summary, label, p, h1, .om
   .map((one) => one.outerHTML.slice(0, 200))"""
 
 
+def looking(look: str, language: Language | None = None) -> dict[str, Any]:
+    """A browser's options for a look at a page. `language`: None: the one in `LANGUAGE`."""
+    return {"reduced_motion": "reduce", "locale": BROWSERS[language or LANGUAGE[look]], **LOOKS[look]}
+
+
 def settle(page: Page) -> None:
     """Waits until nothing moves any more: a colour on its way to another has no contrast of its own."""
     page.evaluate(
@@ -50,6 +56,13 @@ def settle(page: Page) -> None:
         "effect.getComputedTiming().endTime !== Infinity && effect.target.checkVisibility())"
         ".map((one) => one.finished)))"
     )
+
+
+def check_all(page: Page, language: Language, said: Phrase) -> None:
+    """The page says `said`, nothing that is not in the catalogue, and is for everybody."""
+    assert said.text(language) in words(page)
+    assert strange(page, language) == []
+    check(page)
 
 
 def check(page: Page) -> None:

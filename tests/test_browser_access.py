@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from omni_backend import Capabilities, Language, Phrase, ReasoningDelta, ScriptedBackend, TextDelta, phrase
+from omni_backend import Capabilities, Language, ReasoningDelta, ScriptedBackend, TextDelta, phrase
 from omni_ui.server import App
 from tests import states
-from tests.access import LANGUAGE, LOOKS, check, settle
+from tests.access import LANGUAGE, LOOKS, check_all, looking, settle
 from tests.browser import Visit
 from tests.states import FOREVER, STATES, failing, loading, noted, say, scripted
-from tests.words import BROWSERS, strange, words
 
 pytestmark = pytest.mark.browser
 
@@ -26,18 +24,6 @@ def abilities() -> Capabilities:
     return states.abilities()
 
 
-def looking(look: str) -> dict[str, Any]:
-    """How a browser looks at the page: its window and its language."""
-    return {"reduced_motion": "reduce", "locale": BROWSERS[LANGUAGE[look]], **LOOKS[look]}
-
-
-def check_all(page: Visit, language: Language, said: Phrase) -> None:
-    """The page is for everybody, says `said`, and nothing that is not in the catalogue."""
-    assert said.text(language) in words(page.page)
-    assert strange(page.page, language) == []
-    check(page.page)
-
-
 @pytest.mark.parametrize(
     ("state", "look", "language"),
     [*((state, look, LANGUAGE[look]) for state in STATES for look in LOOKS)]
@@ -46,9 +32,9 @@ def check_all(page: Visit, language: Language, said: Phrase) -> None:
 def test_every_state_is_for_everybody(
     app: App, visit: Open, backend: ScriptedBackend, state: str, look: str, language: Language
 ) -> None:
-    page = visit(app.url, **looking(look) | {"locale": BROWSERS[language]})
+    page = visit(app.url, **looking(look, language))
     STATES[state](page, backend)
-    check_all(page, language, phrase("ui.restart"))
+    check_all(page.page, language, phrase("ui.restart"))
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -56,12 +42,12 @@ def test_before_and_without_the_engine(visit: Open, look: str) -> None:
     with loading() as app:
         page = visit(app.url, wait=False, **looking(look))
         page.page.get_by_role("progressbar").wait_for()
-        check_all(page, LANGUAGE[look], phrase("load.waiting"))
+        check_all(page.page, LANGUAGE[look], phrase("load.waiting"))
         page.page.close()
     with failing() as app:
         page = visit(app.url, wait=False, **looking(look))
         page.page.locator("#omni-status summary").click()
-        check_all(page, LANGUAGE[look], phrase("backend.load_failed"))
+        check_all(page.page, LANGUAGE[look], phrase("backend.load_failed"))
         page.page.close()
 
 
@@ -70,7 +56,7 @@ def test_examples(visit: Open, look: str) -> None:
     with scripted(embedded=True) as (_, app):
         page = visit(app.url, **looking(look))
         expect(page.page.locator("#omni-examples button")).not_to_have_count(0)
-        check_all(page, LANGUAGE[look], phrase("ui.embedded"))
+        check_all(page.page, LANGUAGE[look], phrase("ui.embedded"))
         page.page.close()
 
 
@@ -78,7 +64,7 @@ def test_examples(visit: Open, look: str) -> None:
 def test_a_conversation_that_is_gone(app: App, visit: Open, backend: ScriptedBackend, look: str) -> None:
     page = visit(app.url, **looking(look))
     noted(app, page, backend)
-    check_all(page, LANGUAGE[look], phrase("session.gone_idle", minutes="60"))
+    check_all(page.page, LANGUAGE[look], phrase("session.gone_idle", minutes="60"))
 
 
 # Where the words stand and how they look.

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from omni_backend import Capabilities, GenerationFailed, ScriptedBackend, phrase
-from tests.access import LANGUAGE, LOOKS, check
+from tests.access import LANGUAGE, LOOKS, check_all, looking
 from tests.browser import Visit
 from tests.caption_page import OpenCaptions, Scribe
 from tests.caption_states import CAPTION_STATES
 from tests.serving import captioning
 from tests.states import Stuck
-from tests.words import BROWSERS, strange, words
+from tests.words import strange
 
 pytestmark = pytest.mark.browser
 
@@ -39,12 +39,9 @@ def embedded() -> bool:
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("state", CAPTION_STATES)
 def test_every_state_is_for_everybody(open_captions: OpenCaptions, scribe: Scribe, state: str, look: str) -> None:
-    language = LANGUAGE[look]
-    page = open_captions(reduced_motion="reduce", locale=BROWSERS[language], **LOOKS[look])
+    page = open_captions(**looking(look))
     CAPTION_STATES[state](page, scribe)
-    assert phrase("captioner.start").text(language) in words(page.page)
-    assert strange(page.page, language) == []
-    check(page.page)
+    check_all(page.page, LANGUAGE[look], phrase("captioner.start"))
     if state == "written":  # in which the test has forged an answer
         page.visit.forgive(500)
 
@@ -63,18 +60,16 @@ def test_before_and_without_the_engine(visit: Callable[..., Visit], tmp_path: Pa
     stuck = Stuck()
     stuck.loaded = threading.Event()
     with captioning(stuck, tmp_path / "stuck") as app:
-        page = visit(app.url, wait=False, **LOOKS[look])
+        page = visit(app.url, wait=False, **looking(look, "en"))
         page.page.get_by_role("progressbar").wait_for()
-        check(page.page)
-        assert strange(page.page, "en") == []
+        check_all(page.page, "en", phrase("load.waiting"))
         page.page.close()
     stuck.loaded.set()
     stuck.close()
     broken = ScriptedBackend(load=[GenerationFailed(phrase("backend.load_failed"), detail="no such file: a/b")])
     with captioning(broken, tmp_path / "broken") as app:
-        page = visit(app.url, wait=False, locale="zh-CN", **LOOKS[look])
+        page = visit(app.url, wait=False, **looking(look, "zh"))
         page.page.locator("#omni-status summary").click()
-        check(page.page)
-        assert strange(page.page, "zh") == []
+        check_all(page.page, "zh", phrase("backend.load_failed"))
         page.page.close()
     broken.close()

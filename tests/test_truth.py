@@ -55,6 +55,7 @@ HERTZ = 3.0
 SPOKEN_QUESTIONS = ["Hello!", "What can you do?", "What is two plus three?", "Who are you?", "My name is Emma."]
 LOADED = """[...document.querySelectorAll("#omni-history :is(img, audio, video)")].every((one) =>
   one.complete || one.preload === "none" || one.readyState > 0 || one.error)"""
+"""Whether the files of the conversation have come, as far as the page wants them."""
 UNDERSTOOD = 0.5
 """Share of words. Of the synthesizer's own it understands two thirds."""
 
