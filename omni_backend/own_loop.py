@@ -125,9 +125,14 @@ async def _cancel_others() -> None:
 
 
 async def ended(work: Future[None]) -> None:
-    """Waits for the end of work in another thread. Cannot be cancelled itself."""
+    """Waits for the end of work in another thread. A cancellation takes effect only then: it raises CancelledError."""
     wrapped = asyncio.wrap_future(work)
     wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
+    cancelled: asyncio.CancelledError | None = None
     while not wrapped.done():
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([wrapped])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

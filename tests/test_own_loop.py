@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import aclosing
 
 import pytest
 
-from omni_backend.own_loop import OwnLoop
+from omni_backend.own_loop import OwnLoop, ended
 
 
 class Source:
@@ -85,3 +86,17 @@ async def test_nothing_starts_on_a_closed_loop() -> None:
     loop.close()
     with pytest.raises(RuntimeError):
         loop.call(asyncio.sleep(0))
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_waits_for_work_that_ends_and_is_not_lost() -> None:
+    work: Future[None] = Future()
+    waiting = asyncio.create_task(ended(work))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    work.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
